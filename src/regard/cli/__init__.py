@@ -1,0 +1,244 @@
+"""The command line: one table of verbs, and the module of the one verb that was asked for.
+
+`main` reads the first word, imports `regard.cli.<verb>` alone, and hands the rest to its function `command`
+through cyclopts; the root help comes from the table and imports nothing. A verb module holds
+
+    def command(run: Path, text: list[str], /, *, beams: int = 4, json: bool = False) -> None:
+        '''Translate text with a trained run. ...'''
+
+whose types and docstring become its flags and its help. It returns None, or an int to exit with.
+
+Exit codes: 0 done; 1 the work failed; 2 the input was wrong; 130 interrupted; 141 the reader of our output
+left.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from regard.errors import ConfigError, DependencyError, RegardError, suggest
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+__all__ = ["VERBS", "Verb", "build", "main", "parse"]
+
+FAILED, BAD_INPUT, INTERRUPTED, READER_LEFT = 1, 2, 130, 141
+_HYPHEN = "\0-"
+
+
+class Verb(NamedTuple):
+    """Name the module that holds a verb's `command`, its one line of help, and its group on the help page."""
+
+    module: str
+    help: str
+    group: str
+
+
+VERBS: dict[str, Verb] = {
+    "demo": Verb("regard.cli.demo", "Train in two minutes and see where `it` looks", "Start"),
+    "train": Verb(
+        "regard.cli.train", "Train a model: translate, generate, fill, denoise, classify or tag", "Train"
+    ),
+    "tokenize": Verb("regard.cli.tokenize", "Train a tokenizer, or show how one splits a text", "Train"),
+    "translate": Verb("regard.cli.translate", "Translate texts, standard input or a whole file", "Run"),
+    "generate": Verb("regard.cli.generate", "Continue a text", "Run"),
+    "evaluate": Verb("regard.cli.evaluate", "Measure a trained run on data", "Run"),
+    "info": Verb("regard.cli.info", "Say what is in a run: model, data, training, scores", "Run"),
+}
+
+
+def main(argv: Sequence[str] | None = None, *, verbs: Mapping[str, Verb] = VERBS) -> int:
+    """Run the command line and return the exit code; nothing is raised for what a user can cause.
+
+    `argv` leaves out the program's name and is `sys.argv[1:]` by default. `--debug` may stand anywhere before
+    a lone `--` and lets the whole trace of an error through to standard error.
+    """
+    words, debug = _without_debug(list(sys.argv[1:] if argv is None else argv))
+    _never_fail_to_print()
+    try:
+        code = _dispatch(words, verbs)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _silence_stdout()
+        return READER_LEFT
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return INTERRUPTED
+    except Exception as error:
+        return _report(error, debug=debug)
+
+
+def build(verb: str, verbs: Mapping[str, Verb] = VERBS) -> App:
+    """Import one verb's module and wrap its `command` in a cyclopts App; the verb is its first word.
+
+    A bool parameter becomes a flag that switches it on; one that is on by default names the flag that
+    switches it off with `Annotated[bool, Parameter(negative="--no-shuffle")]`.
+    """
+    from importlib import import_module
+
+    from cyclopts import App, Parameter
+
+    from regard.cli.layout import Columns, default_text
+
+    app = App(
+        name="regard",
+        version_flags=[],
+        help_format="plaintext",
+        help_formatter=Columns(),
+        default_parameter=Parameter(negative=(), show_default=default_text),
+        print_error=False,
+        exit_on_error=False,
+        suppress_keyboard_interrupt=False,
+        result_action="return_value",
+    )
+    app.command(import_module(verbs[verb].module).command, name=verb)
+    return app
+
+
+def parse(words: Sequence[str], verbs: Mapping[str, Verb] = VERBS) -> Callable[[], Any]:
+    """Read a verb and its arguments, and return the call that would run it; nothing has run yet.
+
+    A lone `-` among the words is a value like any other, by custom standard input.
+
+    Raises:
+        cyclopts.CycloptsError: for words that don't fit the verb's signature.
+    """
+    # cyclopts takes a lone hyphen for a flag. No argument of a process can hold a NUL, so this stands for it
+    # alone.
+    hidden = [_HYPHEN if word == "-" else word for word in words]
+    command, bound, _ = build(words[0], verbs).parse_args(hidden)
+    args = [_show_hyphen(value) for value in bound.args]
+    kwargs = {name: _show_hyphen(value) for name, value in bound.kwargs.items()}
+    return lambda: command(*args, **kwargs)
+
+
+def _show_hyphen(value: Any) -> Any:
+    """Put the lone hyphens back that `parse` hid from cyclopts."""
+    if isinstance(value, str):
+        return "-" if value == _HYPHEN else value
+    if isinstance(value, (list, tuple)):
+        return type(value)([_show_hyphen(item) for item in value])
+    if isinstance(value, os.PathLike) and os.fspath(value) == _HYPHEN:
+        return type(value)("-")  # type: ignore[call-arg]
+    return value
+
+
+def _dispatch(words: list[str], verbs: Mapping[str, Verb]) -> int:
+    """Answer the root flags, or run one verb."""
+    if words[:1] == ["help"] and "help" not in verbs:
+        words = [*words[1:2], "--help"]
+    if not words or words[0] in ("--help", "-h"):
+        print(_root_help(verbs))
+        return 0
+    if words[0] in ("--version", "-V"):
+        import regard
+
+        print(f"regard {regard.__version__}")
+        return 0
+    if words[0] not in verbs:
+        raise ConfigError(_unknown(words[0], verbs))
+    result = parse(words, verbs)()
+    return result if isinstance(result, int) and not isinstance(result, bool) else 0
+
+
+def _root_help(verbs: Mapping[str, Verb]) -> str:
+    """Lay out the help page: the verbs by group, in the order of the table."""
+    width = max((len(name) for name in verbs), default=0)
+    lines = [
+        "Regard: train, load and run Transformers, and see what they attend to.",
+        "",
+        "Usage: regard VERB [ARGUMENTS]",
+    ]
+    for group in dict.fromkeys(verb.group for verb in verbs.values()):
+        lines += ["", f"{group}:"]
+        lines += [f"  {name:{width}}  {verb.help}" for name, verb in verbs.items() if verb.group == group]
+    lines += [
+        "",
+        "Everywhere:",
+        f"  {'--help':{width}}  Show this page, or after a verb that verb's own",
+        f"  {'--version':{width}}  Show the version",
+        f"  {'--debug':{width}}  Show the whole trace of an error",
+    ]
+    return "\n".join(lines)
+
+
+def _unknown(word: str, verbs: Mapping[str, Verb]) -> str:
+    """Say which verb or flag was meant."""
+    flags = ("--help", "--version", "--debug")
+    kind, choices = ("flag", flags) if word.startswith("-") else ("verb", tuple(verbs))
+    hint = suggest(word, choices)
+    return f"unknown {kind} {word!r}; {hint or 'choose from ' + ', '.join(choices)}"
+
+
+def _without_debug(words: list[str]) -> tuple[list[str], bool]:
+    """Take `--debug` out of the words; what follows a lone `--` is the user's text and stays."""
+    end = words.index("--") if "--" in words else len(words)
+    kept = [word for word in words[:end] if word != "--debug"]
+    return kept + words[end:], len(kept) < end
+
+
+def _report(error: Exception, *, debug: bool) -> int:
+    """Print one line about an error, or its whole trace, and choose the exit code."""
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, RegardError):
+        text, code = str(error), error.exit_code
+    elif (parse_error := _parse_error(error)) is not None:
+        text, code = parse_error, BAD_INPUT
+    elif isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("regard"):
+        library = (error.name or "").partition(".")[0]
+        text = f"the library {library!r} is not installed; run: pip install {library}"
+        code = DependencyError.exit_code
+    else:
+        said = str(error)
+        text = f"{type(error).__name__}: {said}" if said else type(error).__name__
+        text, code = text if debug else f"{text}; use --debug to see the trace", FAILED
+    _complain(text)
+    return code
+
+
+def _parse_error(error: Exception) -> str | None:
+    """Say why cyclopts could not read the words; None for any other error."""
+    # Never imported for this: an error of its own has loaded it.
+    cyclopts: Any = sys.modules.get("cyclopts")
+    if cyclopts is None or not isinstance(error, cyclopts.CycloptsError):
+        return None
+    text = str(error).replace(_HYPHEN, "-").strip()
+    if isinstance(error, cyclopts.UnknownOptionError) and "Did you mean" not in text:
+        text += " If it is text, put -- before it."
+    return text[:1].lower() + text[1:]
+
+
+def _complain(text: str) -> None:
+    """Print one safe line to standard error."""
+    from regard.cli.show import one_line
+
+    try:
+        print(f"regard: {one_line(text)}", file=sys.stderr, flush=True)
+    except OSError:  # nobody reads standard error: the exit code still tells
+        pass
+
+
+def _never_fail_to_print() -> None:
+    """Show what a terminal's encoding lacks as an escape, rather than fail."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def _silence_stdout() -> None:
+    """Point standard output at nothing, so that Python's own flush at exit does not fail once more."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):  # standard output is no file, as under a test's capture
+        pass

@@ -1,0 +1,60 @@
+"""`regard evaluate`: measure a trained run on data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from regard.cli.show import Output
+
+
+def command(
+    run: Path,
+    data: list[str],
+    /,
+    *,
+    beams: int = 4,
+    lowercase: bool = False,
+    columns: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    encoding: str = "utf-8",
+    skip_bad_rows: bool = False,
+    device: str = "cpu",
+    json: bool = False,
+) -> None:
+    """Measure a trained run on data of the form that it was trained on, by its task's own measures.
+
+    Parameters
+    ----------
+    run
+        The run's folder.
+    data
+        Files, folders, - for standard input or hub:owner/name.
+    beams
+        For texts that are written: hypotheses kept at each step.
+    lowercase
+        Score texts lower-cased; a run that was trained lower-cased does so anyway.
+    columns
+        The columns that hold the task's fields, in their order.
+    encoding
+        Of text files.
+    skip_bad_rows
+        Leave broken rows out, counted.
+    device
+        cpu, cuda, cuda:N, mps or auto.
+    json
+        Print one JSON object on standard output.
+    """
+    from regard.runs import evaluate
+
+    out = Output(json)
+    found = evaluate(
+        run, data, beams=beams, lowercase=lowercase, columns=columns, encoding=encoding, skip_bad_rows=skip_bad_rows, device=device
+    )
+    out.table([{"metric": name, "value": value} for name, value in found.metrics.items()])
+    for name, value in found.details.items():
+        out.line(f"{name}: {value}" if isinstance(value, str) else f"{name}:")
+        if isinstance(value, list):
+            out.table(value)
+    out.result({"run": run, "data": data, "metrics": found.metrics, "details": found.details})

@@ -1,0 +1,90 @@
+"""`regard generate`: continue a text, shown as it is written."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from regard.cli.show import Output, plain, printable
+from regard.errors import ConfigError
+
+
+def command(
+    run: Path,
+    prompts: list[str] | None = None,
+    /,
+    *,
+    max_tokens: int = 200,
+    temperature: float = 0.8,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
+    stop: Annotated[list[str] | None, Parameter(negative=())] = None,
+    seed: int | None = None,
+    stream: Annotated[bool | None, Parameter(negative="--no-stream")] = None,
+    device: str = "cpu",
+    json: bool = False,
+) -> None:
+    """Continue prompts with a trained model; without one it writes from nothing, and - reads it from standard input.
+
+    Parameters
+    ----------
+    run
+        The model's folder.
+    prompts
+        What to continue, each by itself.
+    max_tokens
+        Most new tokens. A text that outgrows the model's context goes on from its last half.
+    temperature
+        0 always takes the likeliest token, 1 samples as the model believes, more is wilder.
+    top_k
+        Sample among so many likeliest tokens; 0: all.
+    top_p
+        Sample among the fewest tokens whose probabilities reach this sum.
+    min_p
+        Sample among tokens at least this share as likely as the likeliest.
+    repetition_penalty
+        Above 1 makes tokens less likely that stand there already.
+    stop
+        A string that ends the text; may be given several times.
+    seed
+        Of the samples; the same seed gives the same text.
+    stream
+        Show the text while it is written; unset: in a terminal.
+    device
+        cpu, cuda, cuda:N, mps or auto.
+    json
+        Print one JSON object on standard output.
+    """
+    from regard.model import load
+
+    out = Output(json)
+    model = load(run, device=device)
+    given = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts or [""]]
+    shown = (out.stream.isatty() and not json) if stream is None else stream
+    if shown and len(given) > 1:
+        if stream:
+            raise ConfigError("--stream is for one prompt; leave it out, or give one.")
+        shown = False
+
+    def show(number: int, text: str) -> None:
+        out.stream.write(printable(text, keep="\n\t"))
+        out.stream.flush()
+
+    if shown:
+        show(0, given[0])
+    results = model.generate(
+        given, max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
+        repetition_penalty=repetition_penalty, stop=stop or [], seed=seed, on_text=show if shown else None,
+    )  # fmt: skip
+    if shown:
+        out.line()
+    for i, result in enumerate(results if not shown else []):
+        if i:
+            out.line("---")
+        out.line(str(result))
+    out.result({"generations": plain(results)})

@@ -1,0 +1,134 @@
+"""`regard train`: from files to a model directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+from cyclopts import Parameter
+
+from regard.cli.show import Output
+from regard.config import ModelConfig
+from regard.training.config import TrainConfig
+
+TaskName = Literal["translate", "generate", "fill", "denoise", "classify", "tag"]
+
+# What follows from the data, or is set by --model alone.
+_NOT_FLAGS = {"kind", "vocab_size", "head", "labels", "pad_id", "bos_id", "eos_id", "start_id"}
+_SEVERAL = Parameter(consume_multiple=True, negative=())
+
+
+def train(
+    task: TaskName,
+    data: list[str],
+    /,
+    *,
+    out: Path | None = None,
+    valid: Annotated[list[str] | None, _SEVERAL] = None,
+    resume: bool = False,
+    model: str | None = None,
+    tokenizer: str | None = None,
+    vocab_size: int | None = None,
+    lowercase: bool = False,
+    columns: Annotated[list[str] | None, _SEVERAL] = None,
+    encoding: str = "utf-8",
+    skip_bad_rows: bool = False,
+    json: bool = False,
+    **settings: Any,
+) -> int | None:
+    """Train a model from nothing.
+
+    The data decides what isn't given: a model, a vocabulary and a way to train that suit its size. Ctrl-C saves and
+    stops; --resume goes on, bit for bit.
+
+    Parameters
+    ----------
+    task
+        translate (any text to text), generate, fill (masked words), denoise, classify or tag.
+    data
+        Files, folders, - for standard input or hub:owner/name. For translate, two parallel files or one of pairs.
+    out
+        The run's folder; unset: the next free runs/TASK-N.
+    valid
+        Held-out data of the same form; unset: the last tenth of the data.
+    resume
+        Go on with the run in --out.
+    model
+        A preset: `regard info --presets` lists them.
+    tokenizer
+        char, byte, bpe, wordpiece or unigram to train one, or a folder that holds one.
+    vocab_size
+        Tokens of a tokenizer that is trained.
+    lowercase
+        Lower-case all text, and the scores.
+    columns
+        The columns that hold the task's fields, in their order.
+    encoding
+        Of text files.
+    skip_bad_rows
+        Leave broken rows out, counted.
+    json
+        Print one JSON object on standard output, all else on standard error.
+    """
+    from regard import runs
+    from regard.cli.display import Display
+
+    given = {name: value for name, value in settings.items() if value is not None}
+    output = Output(json)
+    with Display(output, task) as display:
+        if resume:
+            refused = dict(
+                valid=valid, model=model, tokenizer=tokenizer, vocab_size=vocab_size, columns=columns, lowercase=lowercase or None
+            )
+            result = runs.resume_run(out, [n for n, v in refused.items() if v is not None], given, display)
+        else:
+            result = runs.train(
+                task, data, out=out, valid=valid, model=model, tokenizer=tokenizer, vocab_size=vocab_size,
+                lowercase=lowercase, columns=columns, encoding=encoding, skip_bad_rows=skip_bad_rows,
+                report=display, **given,
+            )  # fmt: skip
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in result.evaluation.metrics.items())
+    training = result.training
+    output.line(f"{result.path}: {metrics} after {training.steps} steps, {training.seconds:.0f} s ({training.reason})")
+    for name, value in result.evaluation.details.items():
+        if isinstance(value, str):
+            output.line(f"{name}: {value}")
+    output.result(
+        {
+            "run": result.path, "task": task, "metrics": result.evaluation.metrics, "details": result.evaluation.details,
+            "steps": training.steps, "seconds": training.seconds, "tokens": training.tokens, "reason": training.reason,
+            "best_step": training.best_step,
+        }
+    )  # fmt: skip
+    return 130 if training.reason == "interrupted" else None
+
+
+def _flags() -> list[inspect.Parameter]:
+    """Make a flag of every field of TrainConfig and ModelConfig; unset ones are left to the task."""
+    flags = []
+    for owner, group in ((TrainConfig, "Training"), (ModelConfig, "Model")):
+        hints, helps = get_type_hints(owner), owner.field_help()
+        for field in dataclasses.fields(owner):
+            if owner is ModelConfig and field.name in _NOT_FLAGS:
+                continue
+            note = Parameter(help=helps[field.name], group=group, negative=())
+            annotation = Annotated[hints[field.name] | None, note]
+            flags.append(inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+    return flags
+
+
+def _with_flags() -> inspect.Signature:
+    signature = inspect.signature(train, eval_str=True)
+    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    return signature.replace(parameters=[*own, *_flags()])
+
+
+def command(*args: Any, **kwargs: Any) -> int | None:
+    """Stand in for `train`, with its flags spelled out in the signature."""
+    return train(*args, **kwargs)
+
+
+command.__doc__ = train.__doc__
+command.__signature__ = _with_flags()  # type: ignore[attr-defined]

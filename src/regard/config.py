@@ -1,0 +1,320 @@
+"""What a model is: one frozen value that every family of Transformer is written in."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_type_hints
+
+from regard.errors import ConfigError, suggest
+
+Kind = Literal["encoder", "decoder", "encoder-decoder"]
+PositionKind = Literal["none", "sinusoidal", "learned", "rotary", "alibi", "t5"]
+NormKind = Literal["layernorm", "rmsnorm"]
+Placement = Literal["pre", "post", "parallel"]
+Activation = Literal["relu", "gelu", "gelu_tanh", "silu", "relu2"]
+HeadKind = Literal["lm", "classify", "tag", "none"]
+Pooling = Literal["first", "last", "mean"]
+
+_LIMITS: dict[str, tuple[float, float]] = {
+    "vocab_size": (1, 10_000_000), "width": (1, 65_536), "num_layers": (1, 1_000), "num_decoder_layers": (1, 1_000),
+    "num_heads": (1, 1_024), "num_kv_heads": (1, 1_024), "head_size": (1, 65_536), "ffn_width": (1, 1_048_576),
+    "context": (1, 100_000_000), "window": (1, 100_000_000), "global_every": (0, 1_000), "rotary_base": (1, 1e12),
+    "relative_buckets": (4, 65_536), "relative_distance": (2, 1_000_000), "norm_eps": (0, 1), "num_segments": (0, 1_024),
+    "attention_scale": (1e-6, 1e6), "attention_softcap": (1e-6, 1e6), "logit_softcap": (1e-6, 1e6), "init_std": (0, 10),
+    "dropout": (0, 0.99), "attention_dropout": (0, 0.99), "ffn_dropout": (0, 0.99),
+}  # fmt: skip
+_MAX_PARAMETERS = 2_000_000_000_000
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Describe one model of any family.
+
+    Sizes are counts, `context` is in tokens, dropouts are probabilities in [0, 1). `None` means the usual value: as
+    many key/value heads as heads, `head_size` = `width / num_heads`, `ffn_width` = 4 x `width`, as many decoder
+    layers as encoder layers, scores scaled by 1/sqrt(head_size), no window, no soft cap.
+
+    Raises:
+        ConfigError: a value is out of range, or two do not fit each other.
+
+    Example:
+        >>> ModelConfig(kind="decoder", vocab_size=100, width=64, num_heads=4).head_size
+        16
+    """
+
+    kind: Kind
+    vocab_size: int
+    width: int = 256
+    num_layers: int = 4
+    num_decoder_layers: int | None = None
+    num_heads: int = 4
+    num_kv_heads: int | None = None
+    head_size: int | None = None
+    ffn_width: int | None = None
+    context: int = 512
+
+    position: PositionKind = "sinusoidal"
+    rotary_base: float = 10_000.0
+    relative_buckets: int = 32
+    relative_distance: int = 128
+    window: int | None = None
+    global_every: int = 0  # every n-th layer ignores the window; 0: none does
+
+    norm: NormKind = "layernorm"
+    norm_placement: Placement = "pre"
+    norm_eps: float = 1e-5
+    embedding_norm: bool = False
+    query_key_norm: bool = False
+    activation: Activation = "relu"
+    gated: bool = False
+    bias: bool = True
+    qkv_bias: bool | None = None  # None: as `bias`
+    attention_scale: float | None = None
+    attention_softcap: float | None = None
+    logit_softcap: float | None = None
+
+    scale_embeddings: bool = False  # by sqrt(width), as in 2017
+    tie_embeddings: bool = True  # output weights are the (target) embedding
+    share_embeddings: bool = True  # source and target embeddings are one
+    output_bias: bool = False
+    num_segments: int = 0
+    head: HeadKind = "lm"
+    head_transform: bool = False  # dense, activation and norm before the output, as in BERT
+    pooling: Pooling = "first"
+    pooler: bool = False  # dense and tanh on the first token, as in BERT
+    labels: tuple[str, ...] = ()
+
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    ffn_dropout: float = 0.0
+    init_std: float | None = None  # None: Xavier, as in 2017
+
+    pad_id: int | None = 0
+    bos_id: int | None = 1
+    eos_id: int | None = 2
+    start_id: int | None = None  # the decoder's first token; None: bos_id
+
+    def __post_init__(self) -> None:
+        fill = object.__setattr__
+        _check_types(self)
+        fill(self, "labels", tuple(self.labels))
+        fill(self, "num_kv_heads", self.num_kv_heads or self.num_heads)
+        if self.head_size is None:
+            if self.width % self.num_heads:
+                options = [h for h in range(1, self.width + 1) if self.width % h == 0]
+                nearest = min(options, key=lambda h: abs(h - self.num_heads))
+                raise ConfigError(f"num_heads={self.num_heads} does not divide width={self.width}; try {nearest}.")
+            fill(self, "head_size", self.width // self.num_heads)
+        fill(self, "ffn_width", self.ffn_width or 4 * self.width)
+        fill(self, "qkv_bias", self.bias if self.qkv_bias is None else self.qkv_bias)
+        if self.kind == "encoder-decoder":
+            fill(self, "num_decoder_layers", self.num_decoder_layers or self.num_layers)
+        _check_fit(self)
+
+    @property
+    def start(self) -> int | None:
+        """Give the id that a decoder's output begins with."""
+        return self.bos_id if self.start_id is None else self.start_id
+
+    def replace(self, **changes: Any) -> ModelConfig:
+        """Give a copy with some fields changed; derived sizes are derived anew unless they are given.
+
+        Raises:
+            ConfigError: an unknown field, or the result is not valid.
+        """
+        values = self.to_dict()
+        for derived, sources in _DERIVED.items():
+            if any(name in changes for name in sources):
+                values[derived] = None
+        return ModelConfig.from_dict({**values, **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the fields as plain JSON values."""
+        values = dataclasses.asdict(self)
+        values["labels"] = list(self.labels)
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """Make a configuration from plain values.
+
+        Raises:
+            ConfigError: an unknown key (with its nearest neighbour), a missing one, or a value that cannot be.
+        """
+        names = [f.name for f in dataclasses.fields(cls)]
+        for key in values:
+            if key not in names:
+                raise ConfigError(f"unknown model setting {key!r}. {suggest(key, names)}".strip())
+        for key in ("kind", "vocab_size"):
+            if key not in values:
+                raise ConfigError(f"the model configuration has no {key!r}.")
+        return cls(**{k: tuple(v) if k == "labels" and isinstance(v, list) else v for k, v in values.items()})
+
+    @classmethod
+    def field_help(cls) -> dict[str, str]:
+        """Give a line of help for each field, by the field's name."""
+        return dict(_HELP)
+
+    def num_parameters(self) -> int:
+        """Count the weights of this model, without making them (tied weights once).
+
+        Norm weights and biases are included. Used for the range check and for `regard info`.
+        """
+        return sum(_parameter_counts(self).values())
+
+
+_HELP: dict[str, str] = {
+    "kind": "encoder, decoder or encoder-decoder.",
+    "vocab_size": "Tokens of the vocabulary.",
+    "width": "Numbers that stand for a token inside the model.",
+    "num_layers": "Blocks of the stack; of an encoder-decoder, the encoder's.",
+    "num_decoder_layers": "Blocks of an encoder-decoder's decoder; unset: as many as the encoder's.",
+    "num_heads": "Attention heads of a layer.",
+    "num_kv_heads": "Key and value heads, shared by neighbouring heads; unset: one for each.",
+    "head_size": "Width of a head; unset: width / num_heads.",
+    "ffn_width": "Inner width of the feed-forward; unset: four times the width.",
+    "context": "Longest text in tokens.",
+    "position": "How the model knows the order of tokens.",
+    "rotary_base": "Base of the rotary wavelengths.",
+    "relative_buckets": "Distances that T5's bias tells apart.",
+    "relative_distance": "Distance from which T5's bias is the same.",
+    "window": "A token attends to fewer than this many tokens before it; unset: to all.",
+    "global_every": "Every so many layers one ignores the window; 0: none.",
+    "norm": "The kind of norm.",
+    "norm_placement": "post as in 2017, pre as today, or parallel.",
+    "norm_eps": "What a norm adds to the variance.",
+    "embedding_norm": "Whether embeddings are normalised.",
+    "query_key_norm": "Whether queries and keys are normalised.",
+    "activation": "Of the feed-forward.",
+    "gated": "Whether the feed-forward is gated.",
+    "bias": "Whether linear layers have biases.",
+    "qkv_bias": "Whether the query, key and value projections have; unset: as --bias.",
+    "attention_scale": "Factor of the scores; unset: 1/sqrt(head_size).",
+    "attention_softcap": "Largest score, softly; unset: none.",
+    "logit_softcap": "Largest logit, softly; unset: none.",
+    "scale_embeddings": "Whether embeddings are multiplied by sqrt(width).",
+    "tie_embeddings": "Whether the output's weights are the embedding.",
+    "share_embeddings": "Whether source and target share an embedding.",
+    "output_bias": "Whether the output has a bias.",
+    "num_segments": "Kinds of segments (BERT's sentence A and B); 0: none.",
+    "head": "lm, classify, tag or none.",
+    "head_transform": "Whether a dense layer and norm stand before the output.",
+    "pooling": "Which token stands for the text in classifying.",
+    "pooler": "Whether a dense layer and tanh follow the pooling.",
+    "labels": "The labels to choose between.",
+    "dropout": "Probability of blanking a number of a sublayer's result.",
+    "attention_dropout": "Probability of blanking an attention weight.",
+    "ffn_dropout": "Probability of blanking an inner number of the feed-forward.",
+    "init_std": "Spread of fresh weights; unset: Xavier's.",
+    "pad_id": "Id of padding.",
+    "bos_id": "Id that begins a text.",
+    "eos_id": "Id that ends a text.",
+    "start_id": "Id that a decoder begins with; unset: bos_id.",
+}  # one line a field, for --help
+
+_DERIVED = {
+    "head_size": ("width", "num_heads"),
+    "num_kv_heads": ("num_heads",),
+    "ffn_width": ("width",),
+    "num_decoder_layers": ("num_layers", "kind"),
+    "qkv_bias": ("bias",),
+}
+
+
+def _check_types(config: ModelConfig) -> None:
+    hints = get_type_hints(ModelConfig)
+    for field in dataclasses.fields(config):
+        name, value, hint = field.name, getattr(config, field.name), hints[field.name]
+        options = get_args(hint)
+        if value is None and type(None) in options:
+            continue
+        if options and all(isinstance(o, str) for o in options):  # a Literal
+            if value not in options:
+                raise ConfigError(f"{name}={value!r} is not one of {', '.join(options)}. {suggest(str(value), options)}".strip())
+            continue
+        types = [o for o in options if o is not type(None)] or [hint]
+        if bool in types and isinstance(value, bool):
+            continue
+        if int in types and (isinstance(value, bool) or not isinstance(value, int)):
+            raise ConfigError(f"{name}={value!r} must be a whole number.")
+        if float in types and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise ConfigError(f"{name}={value!r} must be a number.")
+        if bool in types:
+            raise ConfigError(f"{name}={value!r} must be true or false.")
+        if name in _LIMITS and isinstance(value, (int, float)):
+            low, high = _LIMITS[name]
+            if not low <= value <= high:
+                raise ConfigError(f"{name}={value!r} is out of range; allowed are {low:g} to {high:g}.")
+    if not isinstance(config.labels, (tuple, list)) or not all(isinstance(label, str) for label in config.labels):
+        raise ConfigError("labels must be a list of strings.")
+
+
+def _check_effect(c: ModelConfig) -> None:
+    if c.kind == "encoder-decoder" and (c.num_segments or c.pooler):
+        raise ConfigError("num_segments and pooler are for encoders and decoders, not for kind='encoder-decoder'.")
+    if c.global_every and c.window is None:
+        raise ConfigError(f"global_every={c.global_every} has no effect without a window; set window too.")
+
+
+def _check_fit(config: ModelConfig) -> None:
+    c = config
+    _check_effect(c)
+    assert c.num_kv_heads is not None and c.head_size is not None
+    if c.num_heads % c.num_kv_heads:
+        raise ConfigError(f"num_kv_heads={c.num_kv_heads} does not divide num_heads={c.num_heads}.")
+    if c.position == "rotary" and c.head_size % 2:
+        raise ConfigError(f"rotary positions need an even head_size, not {c.head_size}; change width or num_heads.")
+    if c.position == "sinusoidal" and c.width % 2:
+        raise ConfigError(f"sinusoidal positions need an even width, not {c.width}.")
+    if c.kind != "encoder-decoder" and c.num_decoder_layers is not None:
+        raise ConfigError(f"num_decoder_layers is for kind='encoder-decoder', not {c.kind!r}; use num_layers.")
+    if c.head in ("classify", "tag") and (c.kind == "encoder-decoder" or len(c.labels) < 2):
+        raise ConfigError(f"head={c.head!r} needs an encoder or decoder and at least two labels; labels={list(c.labels)}.")
+    if c.labels and c.head not in ("classify", "tag"):
+        raise ConfigError(f"labels are for head='classify' or 'tag', not {c.head!r}.")
+    if c.head == "none" and c.kind == "encoder-decoder":
+        raise ConfigError("an encoder-decoder needs head='lm'.")
+    if c.head_transform and c.head != "lm":
+        raise ConfigError(f"head_transform is for head='lm', not {c.head!r}.")
+    if c.position == "t5" and c.relative_distance <= c.relative_buckets // 2:
+        raise ConfigError(
+            f"relative_distance={c.relative_distance} must be more than half of relative_buckets={c.relative_buckets}."
+        )
+    for name in ("pad_id", "bos_id", "eos_id", "start_id"):
+        value = getattr(c, name)
+        if value is not None and not 0 <= value < c.vocab_size:
+            raise ConfigError(f"{name}={value} is outside the vocabulary of {c.vocab_size} tokens.")
+    parameters = c.num_parameters()
+    if parameters > _MAX_PARAMETERS:
+        raise ConfigError(f"this model would have {parameters:,} weights, {parameters * 4 / 2**30:,.0f} GiB in fp32; make it smaller.")
+
+
+def _parameter_counts(c: ModelConfig) -> dict[str, int]:
+    assert c.num_kv_heads is not None and c.head_size is not None and c.ffn_width is not None
+    d, k = c.width, c.head_size
+    norm = d * (2 if c.norm == "layernorm" else 1)
+    q, kv = c.num_heads * k, c.num_kv_heads * k
+    attention = d * q + 2 * d * kv + q * d + (d if c.bias else 0) + (q + 2 * kv if c.qkv_bias else 0)
+    attention += 2 * k if c.query_key_norm else 0
+    inner = c.ffn_width * (2 if c.gated else 1)
+    ffn = d * inner + c.ffn_width * d + (inner + d if c.bias else 0)
+    norms = 1 if c.norm_placement == "parallel" else 2
+    block = attention + ffn + norms * norm
+    cross_block = block + attention + (0 if c.norm_placement == "parallel" else norm)
+    both = c.kind == "encoder-decoder"
+    stacks = 2 if both else 1
+    position = {"learned": c.context * d, "t5": c.relative_buckets * c.num_heads}.get(c.position, 0)
+    around = position + norm * (int(c.embedding_norm) + int(c.norm_placement != "post"))
+    head = 0
+    if c.head == "lm":
+        head = (0 if c.tie_embeddings else c.vocab_size * d) + (c.vocab_size if c.output_bias else 0)
+        head += d * d + d + norm if c.head_transform else 0
+    elif c.head in ("classify", "tag"):
+        head = len(c.labels) * (d + 1)
+    return {
+        "embedding": c.vocab_size * d * (2 if both and not c.share_embeddings else 1) + c.num_segments * d,
+        "around": around * stacks,
+        "blocks": c.num_layers * block + (c.num_decoder_layers or 0) * cross_block,
+        "head": head + (d * d + d if c.pooler else 0),
+    }

@@ -1,0 +1,276 @@
+"""Choose tokens: one face for greedy search, sampling and beam search.
+
+A search sees a model only as a `Decoding` state: it feeds tokens, reads logits, and drops or repeats rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regard.errors import ConfigError
+from regard.generate.beam import beam_search
+from regard.generate.config import Decoding, Hypothesis, SearchConfig
+from regard.generate.logits import Transform, compose, filters, not_finite, nothing_left, penalties
+
+__all__ = ["Decoding", "Hypothesis", "OnToken", "SearchConfig", "Stop", "search"]
+
+OnToken = Callable[[int, int], None]
+Stop = Callable[[int, list[int]], bool]
+
+# So many uniform numbers are drawn for each row at once.
+_DRAWN = 64
+
+
+@torch.inference_mode()
+def search(
+    state: Decoding,
+    first_ids: Tensor,
+    *,
+    key_mask: Tensor | None = None,
+    eos_id: int | Sequence[int] | None,
+    pad_id: int,
+    config: SearchConfig,
+    rows: Sequence[int] | None = None,
+    transforms: Sequence[Transform] = (),
+    on_token: OnToken | None = None,
+    stop: Stop | None = None,
+) -> list[list[Hypothesis]]:
+    """Continue every row of a batch, and give its hypotheses, the best first.
+
+    Each row gets what it would get alone: padding is never seen, a row that is done leaves the computation,
+    and a sample depends only on the seed, the row's own number and its prompt.
+
+    Where logits are changed (`repetition_penalty`, `transforms`), greedy search and sampling change the
+    model's logits and a beam search its log-probabilities, which are not normalised again.
+
+    Args:
+        state: a fresh state of the model, of as many rows as `first_ids`; it is used up.
+        first_ids: (B, T) int64, T at least 1: the prompts, or the decoder's first token; shorter ones padded
+            on the left.
+        key_mask: (B, T) bool, False at padding; None where there is none.
+        eos_id: the token or tokens that end a text; None where only `max_tokens` and `stop` do.
+        pad_id: what is fed for hypotheses of a beam that have ended, until their row is done; any valid
+            token.
+        config: how to choose.
+        rows: the own numbers of the rows in a larger whole, which number their random streams; None counts
+            from 0.
+        transforms: further transforms of the logits, applied before those of `config`.
+        on_token: called as `on_token(row, id)` for each new token as it comes, the end-of-sequence token left
+            out, `row` counting within the batch; not with a beam search or several samples, whose texts are
+            known only at the end.
+        stop: called as `stop(row, ids)` with a row's new tokens, the newest one included; True ends that
+            hypothesis. It may be asked about hypotheses of a beam search that are dropped later. The list
+            must not be changed.
+
+    Returns:
+        For each row `config.num_return` hypotheses, best first; fewer where fewer exist.
+
+    Raises:
+        ConfigError: `eos_id` or `pad_id` lies outside the vocabulary, padding is not on the left, or
+            `on_token` would be called for more than one text a row.
+        RegardError: the model's logits are NaN or infinite, or every token of a row is forbidden.
+    """
+    _check_stream(config, on_token)
+    batch, length = first_ids.shape
+    if batch == 0:
+        return []
+    assert length > 0, "a search needs at least one first token a row"
+    assert batch == state.batch, f"{batch} prompts for a state of {state.batch} rows"
+    numbers = list(range(batch)) if rows is None else list(rows)
+    assert len(numbers) == batch, f"{len(numbers)} row numbers for {batch} rows"
+    prompt, key_mask = _without_padding(first_ids, key_mask)
+
+    logits = state.advance(first_ids, key_mask, only_last=True)[:, -1].float()
+    eos = _end_tokens(eos_id, pad_id, logits.shape[-1])
+    changes = [*transforms, *penalties(config)]
+    if not changes:
+        prompt = prompt[:, :0]
+    if config.num_beams > 1:
+        return beam_search(
+            state,
+            logits,
+            prompt,
+            eos=eos,
+            pad_id=pad_id,
+            config=config,
+            rows=numbers,
+            transforms=changes,
+            stop=stop,
+        )
+    return _one_by_one(
+        state,
+        logits,
+        prompt,
+        eos=eos,
+        config=config,
+        rows=numbers,
+        transforms=changes,
+        on_token=on_token,
+        stop=stop,
+    )
+
+
+def _one_by_one(
+    state: Decoding,
+    logits: Tensor,
+    ids: Tensor,
+    *,
+    eos: tuple[int, ...],
+    config: SearchConfig,
+    rows: list[int],
+    transforms: Sequence[Transform],
+    on_token: OnToken | None,
+    stop: Stop | None,
+) -> list[list[Hypothesis]]:
+    """Search greedily or by sampling: `num_return` texts for each row, which go on side by side."""
+    copies = config.num_return
+    if copies > 1:
+        spread = torch.arange(len(rows), device=logits.device).repeat_interleave(copies)
+        state.reorder(spread)
+        logits, ids = logits[spread], ids[spread]
+    streams = _Streams(config, rows) if config.temperature > 0 else None
+    change, shape = compose(*transforms), compose(*filters(config))
+    texts = [_Text() for _ in range(len(rows) * copies)]
+    live = list(range(len(texts)))
+
+    for step in range(config.max_tokens):
+        allowed = logits
+        if eos and step < config.min_tokens:
+            allowed = logits.index_fill(-1, torch.tensor(eos, device=logits.device), float("-inf"))
+        allowed = change(allowed, ids)
+        if streams is None:
+            chosen = allowed.argmax(-1, keepdim=True)
+        else:
+            chosen = _sample(shape(allowed, ids), streams.numbers(step, live))
+        scores = logits.log_softmax(-1).gather(-1, chosen)
+        # One transfer a step: the tokens (exact in float32), the model's log-probability of each, and whether
+        # it was allowed.
+        tokens, nats, left = torch.cat((chosen.float(), scores, allowed.gather(-1, chosen)), -1).T.tolist()
+        going = []
+        for place, copy in enumerate(live):
+            row = copy // copies
+            if not (math.isfinite(nats[place]) and math.isfinite(left[place])):
+                error = not_finite if math.isnan(nats[place]) else nothing_left
+                raise error(rows[row], step)
+            if texts[copy].add(int(tokens[place]), nats[place], eos, row, on_token, stop):
+                going.append(place)
+        if not going or step + 1 == config.max_tokens:
+            break
+        if len(going) < len(live):
+            live = [live[place] for place in going]
+            kept = torch.tensor(going, device=logits.device)
+            state.reorder(kept)
+            chosen, ids = chosen[kept], ids[kept]
+        if transforms:
+            ids = torch.cat((ids, chosen), 1)
+        logits = state.advance(chosen)[:, -1].float()
+
+    results = [text.hypothesis(config.length_penalty) for text in texts]
+    return [
+        sorted(results[start : start + copies], key=lambda found: -found.normalised)
+        for start in range(0, len(results), copies)
+    ]
+
+
+class _Text:
+    """Collect one growing text."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.score = 0.0
+        self.length = 0
+        self.finished = False
+
+    def add(
+        self,
+        token: int,
+        nats: float,
+        eos: tuple[int, ...],
+        row: int,
+        on_token: OnToken | None,
+        stop: Stop | None,
+    ) -> bool:
+        """Append a token and tell the callers; True where the text goes on."""
+        self.score += nats
+        self.length += 1
+        if token in eos:
+            self.finished = True
+            return False
+        self.ids.append(token)
+        if on_token is not None:
+            on_token(row, token)
+        self.finished = stop is not None and bool(stop(row, self.ids))
+        return not self.finished
+
+    def hypothesis(self, penalty: float) -> Hypothesis:
+        return Hypothesis(self.ids, self.score, self.score / self.length**penalty, self.finished)
+
+
+class _Streams:
+    """Draw a uniform number in [0, 1) a step for each text, from a stream of its own."""
+
+    def __init__(self, config: SearchConfig, rows: list[int]) -> None:
+        seed = np.random.SeedSequence().entropy if config.seed is None else config.seed
+        self._generators = [
+            np.random.default_rng(np.random.SeedSequence([int(seed), row, copy]))  # type: ignore[arg-type]
+            for row in rows
+            for copy in range(config.num_return)
+        ]
+        self._table = np.empty((0, _DRAWN))
+
+    def numbers(self, step: int, live: list[int]) -> Tensor:
+        """Give the numbers (N, 1) float64 of one step for the texts that go on; steps must come in order."""
+        if step % _DRAWN == 0:
+            self._table = np.stack([generator.random(_DRAWN) for generator in self._generators])
+        return torch.from_numpy(self._table[live, step % _DRAWN][:, None])
+
+
+def _sample(logits: Tensor, uniform: Tensor) -> Tensor:
+    """Draw a token (N, 1) for each row of logits (N, V), by inverting its distribution function."""
+    # In float64, where the processor has it: the sum over a large vocabulary must not swallow the rare
+    # tokens.
+    wide = torch.float32 if logits.device.type == "mps" else torch.float64
+    reached = logits.softmax(-1).to(wide).cumsum(-1)
+    aim = uniform.to(wide).to(logits.device) * reached[:, -1:]
+    chosen = torch.searchsorted(reached, aim, right=True).clamp_(max=logits.shape[-1] - 1)
+    # A parallel sum need not grow steadily, so that it may point at a forbidden token; then take the
+    # likeliest.
+    forbidden = logits.gather(-1, chosen) == float("-inf")
+    return torch.where(forbidden, logits.argmax(-1, keepdim=True), chosen)
+
+
+def _without_padding(first_ids: Tensor, key_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Give the prompts with -1 in place of padding, and the mask or None where nothing is padded."""
+    if key_mask is None or bool(key_mask.all()):
+        return first_ids, None
+    assert key_mask.shape == first_ids.shape, f"key_mask {key_mask.shape} for first_ids {first_ids.shape}"
+    started = key_mask.long().cumsum(-1) > 0
+    if not bool((started == key_mask).all() and key_mask[:, -1].all()):
+        raise ConfigError(
+            "prompts of a batch must be padded on the left and hold at least one token, but key_mask is "
+            "False after a token or everywhere in a row; move the padding to the front."
+        )
+    return first_ids.masked_fill(~key_mask, -1), key_mask
+
+
+def _end_tokens(eos_id: int | Sequence[int] | None, pad_id: int, vocabulary: int) -> tuple[int, ...]:
+    eos = () if eos_id is None else (eos_id,) if isinstance(eos_id, int) else tuple(dict.fromkeys(eos_id))
+    for name, token in [*(("eos_id", token) for token in eos), ("pad_id", pad_id)]:
+        if not 0 <= token < vocabulary:
+            raise ConfigError(
+                f"{name}={token} is not in the model's vocabulary; give an id from 0 to {vocabulary - 1}."
+            )
+    return eos
+
+
+def _check_stream(config: SearchConfig, on_token: OnToken | None) -> None:
+    if on_token is not None and (config.num_beams > 1 or config.num_return > 1):
+        raise ConfigError(
+            f"tokens can't be streamed with num_beams={config.num_beams} and num_return={config.num_return}, "
+            "whose texts are known only at the end; stream with both at 1."
+        )

@@ -1,0 +1,104 @@
+"""Generation, step by step: what a search holds while a decoder writes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from regard.config import ModelConfig
+from regard.errors import ConfigError
+from regard.nn.cache import Cache
+from regard.nn.masks import Mask
+
+if TYPE_CHECKING:
+    from regard.models.transformer import Head, Stack
+
+
+class Decoding:
+    """Remember the rows that are being written, and score their next tokens.
+
+    With `use_cache` every step computes its new tokens only; without, everything again: the slow twin that the tests
+    compare with. Rows may be padded on the left; padding is masked and takes no position.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        embedding: nn.Embedding,
+        stack: Stack,
+        head: Head,
+        *,
+        batch: int,
+        use_cache: bool = True,
+        memory: Float[Tensor, "B S D"] | None = None,
+        memory_mask: Bool[Tensor, "B S"] | None = None,
+    ) -> None:
+        self.config, self.batch = config, batch
+        self._embedding, self._stack, self._head = embedding, stack, head
+        self._memory, self._memory_mask = memory, memory_mask
+        self._cache = Cache(len(stack.blocks)) if use_cache else None
+        device = embedding.weight.device
+        self._ids = torch.empty(batch, 0, dtype=torch.long, device=device)  # only grows without a cache
+        self._keys: Tensor | None = None  # (B, slots) which are real; None while all are
+        self._positions = torch.empty(0, dtype=torch.long, device=device)  # (slots,), or (B, slots) with padding
+        self._sources = torch.arange(batch, device=device)
+        self.length = 0
+
+    def advance(
+        self, ids: Int[Tensor, "B T"], key_mask: Bool[Tensor, "B T"] | None = None, *, only_last: bool = False
+    ) -> Float[Tensor, "B T V"]:
+        """Append tokens and score what may follow each of them (`only_last`: follow the last, (B, 1, V)).
+
+        Raises:
+            ConfigError: the rows would grow beyond the model's context.
+        """
+        new = ids.shape[1]
+        if self.length + new > self.config.context:
+            raise ConfigError(f"{self.length + new} tokens are more than the model's context of {self.config.context}.")
+        self._place(ids, key_mask)
+        start, self.length = self.length, self.length + new
+        if self._cache is None:
+            self._ids = ids = torch.cat((self._ids, ids), dim=1)
+            start = 0
+        x = self._embedding(ids)
+        if self.config.scale_embeddings:
+            x = x * math.sqrt(self.config.width)
+        memory_mask = None if self._memory is None else Mask(keys=self._memory_mask)
+        hidden = self._stack(
+            x, self._positions[..., start:], Mask(keys=self._keys, offset=start),
+            key_positions=self._positions, memory=self._memory, memory_mask=memory_mask, cache=self._cache,
+        )  # fmt: skip
+        return self._head(hidden[:, -1:] if only_last else hidden[:, -new:])
+
+    def reorder(self, rows: Int[Tensor, " R"]) -> None:
+        """Go on with these rows, in this order; a row may be taken several times or left out."""
+        self.batch = len(rows)
+        sources = self._sources[rows]
+        moved = len(sources) != len(self._sources) or not torch.equal(sources, self._sources)
+        self._sources = sources
+        self._ids = self._ids[rows]
+        if self._keys is not None:
+            self._keys = self._keys[rows]
+        if self._positions.ndim == 2:
+            self._positions = self._positions[rows]
+        if moved and self._memory is not None:
+            self._memory = self._memory[rows]
+            self._memory_mask = None if self._memory_mask is None else self._memory_mask[rows]
+        if self._cache is not None:
+            self._cache.reorder(rows, cross=moved)
+
+    def _place(self, ids: Tensor, key_mask: Tensor | None) -> None:
+        """Give the new slots their masks and positions."""
+        batch, new = ids.shape
+        assert batch == self.batch
+        if self._keys is None and (key_mask is None or bool(key_mask.all())):
+            self._positions = torch.arange(self.length + new, device=ids.device)
+            return
+        old = self._keys if self._keys is not None else ids.new_ones(batch, self.length, dtype=torch.bool)
+        fresh = key_mask if key_mask is not None else ids.new_ones(batch, new, dtype=torch.bool)
+        self._keys = torch.cat((old, fresh), dim=1)
+        self._positions = (self._keys.cumsum(1) - 1).clamp(min=0)

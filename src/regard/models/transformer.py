@@ -1,0 +1,284 @@
+"""Encoder, Decoder and EncoderDecoder: one stack of one block, used three ways."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from regard.config import ModelConfig
+from regard.errors import ConfigError
+from regard.models.decoding import Decoding
+from regard.nn.block import Block
+from regard.nn.cache import Cache
+from regard.nn.layers import Dropout, activate, make_norm
+from regard.nn.masks import Mask
+from regard.nn.positions import make_position
+
+
+class Stack(nn.Module):
+    """Give embeddings their positions and pass them through the blocks."""
+
+    def __init__(self, config: ModelConfig, *, name: str, num_layers: int, causal: bool, cross: bool = False) -> None:
+        super().__init__()
+        self.causal = causal
+        self.position = make_position(config, bidirectional=not causal)
+        self.norm_in = make_norm(config) if config.embedding_norm else nn.Identity()
+        self.dropout = Dropout(config.dropout)
+        every = config.global_every
+        windows = [None if every and (i + 1) % every == 0 else config.window for i in range(num_layers)]
+        self.blocks = nn.ModuleList(
+            Block(config, name=f"{name}.{i}", cross=cross, cross_name=f"cross.{i}", window=windows[i]) for i in range(num_layers)
+        )
+        self.norm_out = make_norm(config) if config.norm_placement != "post" else nn.Identity()
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        positions: Int[Tensor, "... T"],
+        mask: Mask,
+        *,
+        key_positions: Int[Tensor, "... S"] | None = None,
+        memory: Float[Tensor, "B S2 D"] | None = None,
+        memory_mask: Mask | None = None,
+        cache: Cache | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """Give the last layer's states; `key_positions` are those of cached and new keys together."""
+        x = self.dropout(self.norm_in(self.position.add(x, positions)))
+        terms = self.position.terms(positions, positions if key_positions is None else key_positions)
+        mask = replace(mask, causal=self.causal)
+        windowed = {None: mask}
+        for i, block in enumerate(self.blocks):
+            window = block.attention.window
+            own = windowed.setdefault(window, replace(mask, window=window))
+            x = block(
+                x, mask=own, terms=terms, memory=memory, memory_mask=memory_mask,
+                cache=cache.own[i] if cache else None, cross_cache=cache.cross[i] if cache else None,
+            )  # fmt: skip
+        return self.norm_out(x)
+
+
+class Head(nn.Module):
+    """Turn final states into what is asked: a score for every token of the vocabulary, or for every label."""
+
+    def __init__(self, config: ModelConfig, embedding: nn.Embedding) -> None:
+        super().__init__()
+        self.kind, self.softcap, self.activation = config.head, config.logit_softcap, config.activation
+        self.transform = nn.Linear(config.width, config.width) if config.head_transform else None
+        self.transform_norm = make_norm(config) if config.head_transform else None
+        if config.head in ("classify", "tag"):
+            self.output = nn.Linear(config.width, len(config.labels))
+        elif config.head == "lm":
+            self.output = nn.Linear(config.width, config.vocab_size, bias=config.output_bias)
+            if config.tie_embeddings:
+                self.output.weight = embedding.weight
+
+    def forward(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
+        """Give the scores (logits); with head "none" the states themselves."""
+        if self.kind == "none":
+            return hidden
+        if self.transform is not None and self.transform_norm is not None:
+            hidden = self.transform_norm(activate(self.transform(hidden), self.activation))
+        logits = self.output(hidden)
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+
+class SingleStack(nn.Module):
+    """Be what Encoder and Decoder share: embeddings, one stack, a head."""
+
+    causal = False
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.segment_embedding = nn.Embedding(config.num_segments, config.width) if config.num_segments else None
+        name = "decoder" if self.causal else "encoder"
+        self.stack = Stack(config, name=name, num_layers=config.num_layers, causal=self.causal)
+        self.pooler = nn.Linear(config.width, config.width) if config.pooler else None
+        self.head = Head(config, self.embedding)
+        initialise(self, config)
+
+    def hidden(
+        self,
+        ids: Int[Tensor, "B T"],
+        *,
+        key_mask: Bool[Tensor, "B T"] | None = None,
+        positions: Int[Tensor, "B T"] | None = None,
+        documents: Int[Tensor, "B T"] | None = None,
+        segments: Int[Tensor, "B T"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """Give the final states.
+
+        Args:
+            ids: token ids.
+            key_mask: True where a token is real; padding may stand on either side.
+            positions: where each token stands; None counts the real tokens of each row from 0.
+            documents: numbers of packed documents; no token sees another document.
+            segments: BERT's sentence A or B; None means A.
+        """
+        positions = default_positions(ids, key_mask) if positions is None else positions
+        check_length(self.config, ids.shape[1])
+        x = embed(self.embedding, ids, self.config)
+        if self.segment_embedding is not None:
+            x = x + self.segment_embedding(torch.zeros_like(ids) if segments is None else segments)
+        mask = Mask(keys=key_mask, documents=None if documents is None else (documents, documents))
+        return self.stack(x, positions, mask)
+
+    def forward(
+        self,
+        ids: Int[Tensor, "B T"],
+        *,
+        key_mask: Bool[Tensor, "B T"] | None = None,
+        positions: Int[Tensor, "B T"] | None = None,
+        documents: Int[Tensor, "B T"] | None = None,
+        segments: Int[Tensor, "B T"] | None = None,
+    ) -> Float[Tensor, "B ..."]:
+        """Give (B, T, V) token scores, (B, T, L) tag scores, (B, L) class scores or (B, T, D) states, as the head is."""
+        hidden = self.hidden(ids, key_mask=key_mask, positions=positions, documents=documents, segments=segments)
+        return self.head(self.pool(hidden, key_mask) if self.config.head == "classify" else hidden)
+
+    def pool(self, hidden: Float[Tensor, "B T D"], key_mask: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, "B D"]:
+        """Make one vector of a text: its first real token's, its last one's, or the mean."""
+        real = hidden.new_ones(hidden.shape[:2]) if key_mask is None else key_mask.to(hidden.dtype)
+        rows = torch.arange(len(hidden), device=hidden.device)
+        if self.config.pooling == "mean":
+            pooled = (hidden * real[..., None]).sum(1) / real.sum(1, keepdim=True).clamp(min=1)
+        elif self.config.pooling == "first":
+            pooled = hidden[rows, real.argmax(1)]
+        else:
+            pooled = hidden[rows, hidden.shape[1] - 1 - real.flip(1).argmax(1)]
+        return pooled if self.pooler is None else torch.tanh(self.pooler(pooled))
+
+
+class Encoder(SingleStack):
+    """See the whole text at once (BERT): fill masks, classify, tag, embed."""
+
+
+class Decoder(SingleStack):
+    """See only what came before (GPT, Llama): generate."""
+
+    causal = True
+
+    def start(
+        self, *, batch: int, source: Tensor | None = None, source_mask: Tensor | None = None, use_cache: bool = True
+    ) -> Decoding:
+        """Begin to generate `batch` rows; see Decoding."""
+        if source is not None or source_mask is not None:
+            raise ConfigError("a decoder has no source; give the text as the prompt.")
+        return Decoding(self.config, self.embedding, self.stack, self.head, batch=batch, use_cache=use_cache)
+
+
+class EncoderDecoder(nn.Module):
+    """Read a source with an encoder, write a target with a decoder that looks at it (2017, T5, BART, Marian)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        assert config.num_decoder_layers is not None
+        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.target_embedding = self.embedding if config.share_embeddings else nn.Embedding(config.vocab_size, config.width)
+        self.encoder = Stack(config, name="encoder", num_layers=config.num_layers, causal=False)
+        self.decoder = Stack(config, name="decoder", num_layers=config.num_decoder_layers, causal=True, cross=True)
+        self.head = Head(config, self.target_embedding)
+        initialise(self, config)
+
+    def encode(self, source: Int[Tensor, "B S"], source_mask: Bool[Tensor, "B S"] | None = None) -> Float[Tensor, "B S D"]:
+        """Give the encoder's final states."""
+        check_length(self.config, source.shape[1])
+        x = embed(self.embedding, source, self.config)
+        return self.encoder(x, default_positions(source, source_mask), Mask(keys=source_mask))
+
+    def hidden(
+        self,
+        source: Int[Tensor, "B S"],
+        target: Int[Tensor, "B T"],
+        *,
+        source_mask: Bool[Tensor, "B S"] | None = None,
+        target_mask: Bool[Tensor, "B T"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """Give the decoder's final states for a target that is already known (teacher forcing)."""
+        check_length(self.config, target.shape[1])
+        memory = self.encode(source, source_mask)
+        x = embed(self.target_embedding, target, self.config)
+        return self.decoder(
+            x, default_positions(target, target_mask), Mask(keys=target_mask),
+            memory=memory, memory_mask=Mask(keys=source_mask),
+        )  # fmt: skip
+
+    def forward(
+        self,
+        source: Int[Tensor, "B S"],
+        target: Int[Tensor, "B T"],
+        *,
+        source_mask: Bool[Tensor, "B S"] | None = None,
+        target_mask: Bool[Tensor, "B T"] | None = None,
+    ) -> Float[Tensor, "B T V"]:
+        """Give the scores of each next target token."""
+        return self.head(self.hidden(source, target, source_mask=source_mask, target_mask=target_mask))
+
+    def start(
+        self, *, source: Int[Tensor, "B S"], source_mask: Bool[Tensor, "B S"] | None = None, batch: int | None = None,
+        use_cache: bool = True,
+    ) -> Decoding:  # fmt: skip
+        """Read the sources and begin to generate a target for each; see Decoding."""
+        assert batch in (None, len(source))
+        return Decoding(
+            self.config, self.target_embedding, self.decoder, self.head, batch=len(source), use_cache=use_cache,
+            memory=self.encode(source, source_mask), memory_mask=source_mask,
+        )  # fmt: skip
+
+
+def build(config: ModelConfig) -> Encoder | Decoder | EncoderDecoder:
+    """Make the model that a configuration describes, with fresh weights from torch's generator."""
+    return {"encoder": Encoder, "decoder": Decoder, "encoder-decoder": EncoderDecoder}[config.kind](config)
+
+
+def embed(table: nn.Embedding, ids: Int[Tensor, "B T"], config: ModelConfig) -> Float[Tensor, "B T D"]:
+    """Look tokens up; scaled by sqrt(D) where the family does so (Vaswani et al. 2017, section 3.4)."""
+    x = table(ids)
+    return x * math.sqrt(config.width) if config.scale_embeddings else x
+
+
+def default_positions(ids: Int[Tensor, "B T"], key_mask: Bool[Tensor, "B T"] | None) -> Int[Tensor, "... T"]:
+    """Count tokens from 0, leaving out padding; (T,) where there is none."""
+    if key_mask is None:
+        return torch.arange(ids.shape[1], device=ids.device)
+    return (key_mask.cumsum(1) - 1).clamp(min=0)
+
+
+def check_length(config: ModelConfig, length: int) -> None:
+    """Refuse a text that is longer than the context.
+
+    Raises:
+        ConfigError: it is; nothing is ever cut in silence.
+    """
+    if length > config.context:
+        raise ConfigError(f"{length} tokens are more than the model's context of {config.context}.")
+
+
+@torch.no_grad()
+def initialise(model: nn.Module, config: ModelConfig) -> None:
+    """Draw fresh weights from torch's generator.
+
+    With `init_std`, normal as in GPT-2, the projections that write into the residual stream divided by
+    sqrt(2 x layers); without, Xavier's uniform. Embeddings that are scaled by sqrt(D) start at D^-1/2.
+    """
+    depth = max(config.num_layers, config.num_decoder_layers or 0)
+    std = config.init_std
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=config.width**-0.5 if config.scale_embeddings else std or 0.02)
+        elif isinstance(module, nn.Linear):
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+            if config.tie_embeddings and name == "head.output" and config.head == "lm":
+                continue
+            if std is None:
+                nn.init.xavier_uniform_(module.weight)
+            else:
+                writes = name.endswith((".output", ".down")) and not name.startswith("head")
+                nn.init.normal_(module.weight, std=std / math.sqrt(2 * depth) if writes else std)

@@ -1,0 +1,69 @@
+"""The residual block: the one thing that every Transformer is a stack of."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from regard.config import ModelConfig
+from regard.nn.attention import Attention
+from regard.nn.cache import CrossCache, LayerCache
+from regard.nn.layers import Dropout, FeedForward, make_norm
+from regard.nn.masks import Mask
+from regard.nn.positions import Terms
+
+
+class Block(nn.Module):
+    """Attend to oneself, perhaps to a memory, then transform each token; add each result to what came in.
+
+    Where the norm stands:
+        post      x = norm(x + sublayer(x))        2017's, Vaswani et al., section 3.1
+        pre       x = x + sublayer(norm(x))        today's, arXiv:2002.04745
+        parallel  x = x + all sublayers(norm(x))   one norm, GPT-J's
+    """
+
+    def __init__(self, config: ModelConfig, *, name: str, cross: bool = False, cross_name: str = "", window: int | None = None) -> None:
+        super().__init__()
+        self.placement = config.norm_placement
+        self.attention = Attention(config, name=name, window=window)
+        self.attention_norm = make_norm(config)
+        self.cross = Attention(config, name=cross_name) if cross else None
+        self.feed_forward = FeedForward(config)
+        if self.placement != "parallel":
+            self.cross_norm = make_norm(config) if cross else None
+            self.feed_forward_norm = make_norm(config)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Mask,
+        terms: Terms,
+        memory: Float[Tensor, "B S D"] | None = None,
+        memory_mask: Mask | None = None,
+        cache: LayerCache | None = None,
+        cross_cache: CrossCache | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """Apply the sublayers in turn (parallel: at once); `memory` is the encoder's output, where there is one."""
+
+        def attend(y: Tensor) -> Tensor:
+            return self.dropout(self.attention(y, mask=mask, terms=terms, cache=cache))
+
+        def look_up(y: Tensor) -> Tensor:
+            assert self.cross is not None
+            return self.dropout(self.cross(y, memory, mask=memory_mask, cache=cross_cache))
+
+        def transform(y: Tensor) -> Tensor:
+            return self.dropout(self.feed_forward(y))
+
+        if self.placement == "parallel":
+            y = self.attention_norm(x)
+            out = x + attend(y) + transform(y)
+            return out if self.cross is None else out + look_up(y)
+        steps = [(attend, self.attention_norm), (transform, self.feed_forward_norm)]
+        if self.cross is not None:
+            steps.insert(1, (look_up, self.cross_norm))
+        for sublayer, norm in steps:
+            x = norm(x + sublayer(x)) if self.placement == "post" else x + sublayer(norm(x))
+        return x

@@ -1,0 +1,187 @@
+"""Where a token stands: six answers, behind one interface.
+
+Attention alone sees a set. A position kind can tell it the order at three places: `add` to the embeddings, `rotate`
+queries and keys, or `bias` the scores. Positions are an argument, (B, T) or (T,) whole numbers; nothing is counted here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from regard.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Hold what the positions of one forward pass mean to every attention layer of a stack.
+
+    Attributes:
+        rotation: cosines and sines, each (B or 1, 1, T, K), of the queries' and new keys' positions.
+        bias: (B or 1, H, T, S), added to the scaled scores.
+    """
+
+    rotation: tuple[Tensor, Tensor] | None = None
+    bias: Tensor | None = None
+
+
+class Position(nn.Module):
+    """Give no position at all: the base of the other kinds."""
+
+    def add(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "... T"]) -> Float[Tensor, "B T D"]:
+        """Add position vectors to embeddings."""
+        return x
+
+    def terms(self, queries: Int[Tensor, "... T"], keys: Int[Tensor, "... S"]) -> Terms:
+        """Make what attention needs for queries and keys at these positions."""
+        return Terms()
+
+
+class Sinusoidal(Position):
+    """Add sines and cosines of geometrically spaced wavelengths.
+
+    PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos(same). Computed for any position, so there is no last one.
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def add(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "... T"]) -> Float[Tensor, "B T D"]:
+        """Add the encoding of each position."""
+        return x + self.encode(positions).to(x.dtype)
+
+    def encode(self, positions: Int[Tensor, "... T"]) -> Float[Tensor, "... T D"]:
+        """Give the encoding itself."""
+        powers = torch.arange(0, self.width, 2, device=positions.device) / self.width
+        angles = positions[..., None].float() * torch.exp(-math.log(10_000.0) * powers)
+        return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)
+
+
+class Learned(Position):
+    """Add a trained vector a position; there is none beyond the context.
+
+    Source: Gehring et al. 2017, arXiv:1705.03122; BERT and GPT-2 use it.
+    """
+
+    def __init__(self, context: int, width: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(context, width)
+
+    def add(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "... T"]) -> Float[Tensor, "B T D"]:
+        """Add the vector of each position."""
+        return x + self.embedding(positions).to(x.dtype)
+
+
+class Rotary(Position):
+    """Turn each pair of query and key coordinates by an angle that grows with the position.
+
+    Only differences of positions survive in the scores. Coordinates i and i + K/2 form a pair (the layout of Llama as
+    published on the hub; the paper's pairs are neighbours: the same up to a permutation of the projections' rows).
+    Source: Su et al. 2021, arXiv:2104.09864, equation 34.
+    """
+
+    def __init__(self, head_size: int, base: float) -> None:
+        super().__init__()
+        self.head_size, self.base = head_size, base
+
+    def terms(self, queries: Int[Tensor, "... T"], keys: Int[Tensor, "... S"]) -> Terms:
+        """Make the cosines and sines of the queries' positions."""
+        powers = torch.arange(0, self.head_size, 2, device=queries.device) / self.head_size
+        angles = queries[..., None].float() * self.base**-powers  # (..., T, K/2)
+        angles = torch.cat((angles, angles), dim=-1)
+        shape = (-1, 1, *angles.shape[-2:])
+        return Terms(rotation=(angles.cos().reshape(shape), angles.sin().reshape(shape)))
+
+
+class Alibi(Position):
+    """Lower each score by the distance times a slope of the head's own.
+
+    Slopes are the geometric sequence of the paper; with a number of heads that is no power of two, those of the next
+    lower power and then every second one of the next higher. In a bidirectional stack the distance is absolute.
+    Source: Press et al. 2022, arXiv:2108.12409.
+    """
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.register_buffer("slopes", alibi_slopes(num_heads), persistent=False)
+
+    def terms(self, queries: Int[Tensor, "... T"], keys: Int[Tensor, "... S"]) -> Terms:
+        """Make the bias of each head, query and key."""
+        distance = (queries[..., :, None] - keys[..., None, :]).abs().float()
+        distance = distance.reshape(-1, 1, *distance.shape[-2:])
+        return Terms(bias=-self.slopes[:, None, None] * distance)
+
+
+class T5Relative(Position):
+    """Add to each score a trained number for the head and the bucket that the distance falls into.
+
+    Half of the buckets are exact distances, half grow logarithmically up to `max_distance`; all farther ones share the
+    last. Bidirectional stacks spend half of the buckets on each side.
+    Source: Raffel et al. 2020, arXiv:1910.10683, section 2.1.
+    """
+
+    def __init__(self, num_heads: int, buckets: int, max_distance: int, bidirectional: bool) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(buckets, num_heads)
+        self.max_distance, self.bidirectional = max_distance, bidirectional
+
+    def terms(self, queries: Int[Tensor, "... T"], keys: Int[Tensor, "... S"]) -> Terms:
+        """Make the bias of each head, query and key."""
+        distance = keys[..., None, :] - queries[..., :, None]
+        bias = self.embedding(self.bucket(distance)).movedim(-1, -3)  # (..., H, T, S)
+        return Terms(bias=bias.reshape(-1, *bias.shape[-3:]))
+
+    def bucket(self, distance: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+        """Sort signed distances (key minus query) into buckets."""
+        count = self.embedding.num_embeddings
+        start = torch.zeros_like(distance)
+        if self.bidirectional:
+            count //= 2
+            start = torch.where(distance > 0, count, 0)
+            distance = distance.abs()
+        else:
+            distance = (-distance).clamp(min=0)
+        exact = count // 2
+        ratio = torch.log(distance.clamp(min=1).float() / exact) / math.log(self.max_distance / exact)
+        far = (exact + (ratio * (count - exact)).long()).clamp(max=count - 1)
+        return start + torch.where(distance < exact, distance, far)
+
+
+def alibi_slopes(num_heads: int) -> Float[Tensor, " H"]:
+    """Give ALiBi's slope for every head."""
+    power = 2 ** math.floor(math.log2(num_heads))
+    slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
+    slopes += [2 ** (-4 * (2 * i + 1) / power) for i in range(num_heads - power)]
+    return torch.tensor(slopes)
+
+
+def rotate(x: Float[Tensor, "B N T K"], rotation: tuple[Tensor, Tensor]) -> Float[Tensor, "B N T K"]:
+    """Turn the coordinate pairs of queries or keys by their positions' angles."""
+    cos, sin = rotation
+    first, second = x.chunk(2, dim=-1)
+    return x * cos.to(x.dtype) + torch.cat((-second, first), dim=-1) * sin.to(x.dtype)
+
+
+def make_position(config: ModelConfig, bidirectional: bool) -> Position:
+    """Make the position kind that a configuration names."""
+    c = config
+    assert c.head_size is not None
+    match c.position:
+        case "none":
+            return Position()
+        case "sinusoidal":
+            return Sinusoidal(c.width)
+        case "learned":
+            return Learned(c.context, c.width)
+        case "rotary":
+            return Rotary(c.head_size, c.rotary_base)
+        case "alibi":
+            return Alibi(c.num_heads)
+        case "t5":
+            return T5Relative(c.num_heads, c.relative_buckets, c.relative_distance, bidirectional)

@@ -1,0 +1,227 @@
+"""What every task answers: which columns it reads, what it learns from, how it is measured."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from regard.config import Kind, ModelConfig
+from regard.data.store import TokenStore
+from regard.data.tokenizers import Tokenizer
+from regard.errors import ConfigError, DataError, suggest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Values = Mapping[str, Any]
+Stores = dict[str, TokenStore]
+Stop = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Hold what a task works with: a network, its tokenizer and its configuration."""
+
+    module: nn.Module
+    tokenizer: Tokenizer
+    config: ModelConfig
+
+    @property
+    def device(self) -> Any:
+        """Give the device that the weights are on."""
+        return next(self.module.parameters()).device
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Hold what an evaluation found.
+
+    Attributes:
+        metrics: name to value; the task's own metric among them.
+        sample: one example as text, to watch while training.
+        details: what a report shows beside the numbers (a signature, a table of classes).
+    """
+
+    metrics: dict[str, float]
+    sample: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DataSize:
+    """Count the rows and characters of the training data."""
+
+    rows: int
+    characters: int
+
+
+@dataclass(frozen=True)
+class Suit:
+    """Hold what suits a task and its data, where the user says nothing.
+
+    Attributes:
+        model: a preset's name.
+        model_settings: fields of ModelConfig that differ from the preset.
+        training: fields of TrainConfig that differ from its own defaults.
+        tokenizer: the kind that is trained, and `vocab_size` its size.
+    """
+
+    model: str
+    training: dict[str, Any]
+    model_settings: dict[str, Any] = field(default_factory=dict)
+    tokenizer: str = "bpe"
+    vocab_size: int = 8000
+
+
+class Task(ABC):
+    """Describe one task to the code that trains, evaluates and runs models."""
+
+    name: ClassVar[str]
+    help: ClassVar[str]
+    fields: ClassVar[tuple[str, ...]]
+    kinds: ClassVar[tuple[Kind, ...]]
+    metric: ClassVar[str]
+    higher_is_better: ClassVar[bool] = True
+    joins_documents: ClassVar[bool] = False  # whether a text is a stream that may be cut anywhere
+
+    def texts(self, values: Values) -> Iterator[str]:
+        """Give the texts of a row that the tokenizer is trained on."""
+        for name in self.fields:
+            yield values[name]
+
+    def labels(self, rows: Iterable[Values]) -> tuple[str, ...]:
+        """Collect the labels that the model chooses between, sorted; none for most tasks."""
+        return ()
+
+    def model_changes(self, config: ModelConfig, labels: tuple[str, ...]) -> dict[str, Any]:
+        """Give the fields of ModelConfig that this task sets, its head among them."""
+        return {"head": "lm", "labels": ()}
+
+    def extra_tokens(self, config: ModelConfig) -> int:
+        """Count the ids that the model needs beyond the tokenizer's."""
+        return 0
+
+    @abstractmethod
+    def suit(self, size: DataSize) -> Suit:
+        """Choose a model, a vocabulary and a way to train for data of this size."""
+
+    @abstractmethod
+    def encode(self, rows: Iterable[Values], tokenizer: Tokenizer, config: ModelConfig, folder: Path) -> Stores:
+        """Write the rows as token files below `folder`, streaming; `open_stores` finds them again."""
+
+    @abstractmethod
+    def objective(self, stores: Stores, tokenizer: Tokenizer, config: ModelConfig, *, seed: int) -> Any:
+        """Give the training examples of token files: what data/batches.py cuts into batches."""
+
+    @abstractmethod
+    def evaluate(
+        self, parts: Parts, rows: Sequence[Values], stores: Stores, *, quick: bool, should_stop: Stop = lambda: False,
+        lowercase: bool = False, beams: int = 1,
+    ) -> Evaluation:  # fmt: skip
+        """Measure a model on rows and their token files; `quick` is for in between, on at most some hundreds."""
+
+    def open_stores(self, folder: Path) -> Stores:
+        """Open what `encode` wrote."""
+        return {path.name.split(".")[0]: TokenStore.open(path) for path in sorted(folder.glob("*.tokens"))}
+
+
+def encode_texts(
+    texts: Iterable[str], tokenizer: Tokenizer, *, limit: int | None = None, end: Sequence[int] = (), chunk: int = 1000
+) -> Iterator[list[int]]:
+    """Tokenise texts in bulk, in order; add `end` to each.
+
+    Raises:
+        DataError: a text has more than `limit` tokens, `end` included; it says which.
+    """
+    waiting: list[str] = []
+    count = 0
+
+    def flush() -> Iterator[list[int]]:
+        nonlocal count
+        for ids in tokenizer.encode_batch(waiting):
+            count += 1
+            ids = [*ids, *end]
+            if limit is not None and len(ids) > limit:
+                raise DataError(
+                    f"text {count} has {len(ids)} tokens, more than the model's context of {limit}; "
+                    "shorten it, leave it out, or train with a larger --context."
+                )
+            yield ids
+        waiting.clear()
+
+    for text in texts:
+        waiting.append(text)
+        if len(waiting) == chunk:
+            yield from flush()
+    yield from flush()
+
+
+def encode_running_text(
+    rows: Iterable[Values], tokenizer: Tokenizer, config: ModelConfig, folder: Path, *, end: int | None
+) -> Stores:
+    """Write running text: `documents.tokens` where each row is a document of its own, else `stream.tokens`.
+
+    A long file comes in several rows, each but the last with `more` set; `end` follows the last.
+    """
+    first, second = [*itertools.islice(rows, 2), None, None][:2]
+    assert first is not None, "a source without rows is an error before this"
+    name = "stream" if first.get("stream") or first.get("more") or second is None else "documents"
+
+    def pieces() -> Iterator[list[int]]:
+        texts = (row["text"] for row in rows)
+        for row, ids in zip(rows, tokenizer.encode_stream(texts), strict=True):
+            yield ids if end is None or row.get("more") else [*ids, end]
+
+    return {name: TokenStore.write(folder / f"{name}.tokens", pieces(), vocab_size=config.vocab_size)}
+
+
+def text_store(stores: Stores) -> TokenStore:
+    """Give the one store of running text, whichever form it has."""
+    (store,) = stores.values()
+    return store
+
+
+def label_numbers(config: ModelConfig) -> Callable[[str], int]:
+    """Give the way from a label to its number.
+
+    Raises, when it is used:
+        DataError: the model doesn't know the label.
+    """
+    numbers = {label: i for i, label in enumerate(config.labels)}
+
+    def number(label: str) -> int:
+        if label not in numbers:
+            raise DataError(f"the label {label!r} does not occur in the training data. {suggest(label, numbers)}".strip())
+        return numbers[label]
+
+    return number
+
+
+def need(value: int | None, name: str) -> int:
+    """Give an id that a task can't do without.
+
+    Raises:
+        ConfigError: this model or tokenizer has none.
+    """
+    if value is None:
+        raise ConfigError(f"this task needs a {name}, and the model or its tokenizer has none.")
+    return value
+
+
+def small_or_large(size: DataSize, presets: Mapping[str, str], *, batch_tokens: int = 4096, **model_settings: Any) -> Suit:
+    """Choose among three sizes of model by the number of characters, and a vocabulary with it.
+
+    The borders, and the dropout of each, come from the experiments in docs/log.md.
+    """
+    small, medium = size.characters < 1_000_000, size.characters < 50_000_000
+    name = "small" if small else "medium" if medium else "large"
+    return Suit(
+        model=presets[name],
+        vocab_size=4000 if small else 8000 if medium else 16_000,
+        model_settings={"dropout": 0.3 if small else 0.2 if medium else 0.1, **model_settings},
+        training={"epochs": 30 if small else 15 if medium else 5, "schedule": "linear", "batch_tokens": batch_tokens, "lr": 1e-3},
+    )

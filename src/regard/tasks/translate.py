@@ -1,0 +1,217 @@
+"""Translate, or turn any text into another: an encoder-decoder and beam search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from regard.config import Kind, ModelConfig
+from regard.data.objectives import Translate
+from regard.data.store import TokenStore
+from regard.data.tokenizers import Tokenizer
+from regard.errors import ConfigError, DataError
+from regard.generate.config import Hypothesis, SearchConfig
+from regard.generate.search import search
+from regard.tasks.base import DataSize, Evaluation, Parts, Stop, Stores, Suit, Task, Values, encode_texts, need
+from regard.tasks.metrics import score_texts
+
+
+_LENGTH_STEP = 16
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Hold one of the n best texts: its score is the mean log-probability of a token under the length penalty."""
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Translation:
+    """Hold the translation of one text.
+
+    Attributes:
+        text: the best translation.
+        score: its log-probability, divided by its length to the power of the length penalty; nats.
+        candidates: the n best, the first among them.
+        source_tokens: how many tokens the source took, its end token included; nothing was cut.
+        tokens: how many tokens were written.
+        finished: False where the limit of tokens ended it.
+    """
+
+    text: str
+    score: float
+    candidates: tuple[Candidate, ...]
+    source_tokens: int
+    tokens: int
+    finished: bool
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class TranslateTask(Task):
+    """Learn from pairs of texts."""
+
+    name: ClassVar[str] = "translate"
+    help: ClassVar[str] = "any text to any other text, from pairs"
+    fields: ClassVar[tuple[str, ...]] = ("source", "target")
+    kinds: ClassVar[tuple[Kind, ...]] = ("encoder-decoder",)
+    metric: ClassVar[str] = "bleu"
+
+    def suit(self, size: DataSize) -> Suit:
+        """Choose by the number of characters; the figures come from the experiments in docs/log.md."""
+        small, medium = size.characters < 20_000_000, size.characters < 200_000_000
+        return Suit(
+            model="translate-small" if small or medium else "transformer-base",
+            vocab_size=8000 if small else 16_000 if medium else 32_000,
+            model_settings={"dropout": 0.2 if small else 0.1},
+            training={
+                "epochs": 30 if small else 15 if medium else 5, "batch_tokens": 8192, "lr": 1e-3, "warmup": 400,
+                "schedule": "linear", "label_smoothing": 0.1, "average": "ema",
+            },
+        )  # fmt: skip
+
+    def encode(self, rows: Iterable[Values], tokenizer: Tokenizer, config: ModelConfig, folder: Path) -> Stores:
+        """Write source.tokens and target.tokens."""
+        sources = encode_texts((r["source"] for r in rows), tokenizer, limit=config.context - 1)
+        targets = encode_texts((r["target"] for r in rows), tokenizer, limit=config.context - 1)
+        return {
+            "source": TokenStore.write(folder / "source.tokens", sources, vocab_size=config.vocab_size),
+            "target": TokenStore.write(folder / "target.tokens", targets, vocab_size=config.vocab_size),
+        }
+
+    def objective(self, stores: Stores, tokenizer: Tokenizer, config: ModelConfig, *, seed: int) -> Any:
+        """Give pairs."""
+        return Translate(
+            stores["source"], stores["target"], bos=need(config.start, "start_id"), eos=need(config.eos_id, "eos_id"),
+            pad=need(config.pad_id, "pad_id"),
+        )  # fmt: skip
+
+    def evaluate(
+        self, parts: Parts, rows: Sequence[Values], stores: Stores, *, quick: bool, should_stop: Stop = lambda: False,
+        lowercase: bool = False, beams: int = 1,
+    ) -> Evaluation:  # fmt: skip
+        """Translate the rows' sources and score them against their targets."""
+        chosen = rows[:500] if quick else rows
+        texts = [row["source"] for row in chosen]
+        results = []
+        for found in translate_stream(parts, texts, beams=beams, chunk=250):
+            results.append(found.text)
+            if should_stop():
+                break
+        references = [row["target"] for row in chosen[: len(results)]]
+        scores = score_texts(results, references, lowercase=lowercase)
+        sample = f"{texts[0]}\n→ {results[0]}" if results else None
+        return Evaluation({"bleu": scores.bleu, "chrf": scores.chrf}, sample, {"signature": scores.signature})
+
+
+def translate(
+    parts: Parts,
+    texts: Sequence[str],
+    *,
+    beams: int = 4,
+    length_penalty: float = 1.0,
+    num_return: int = 1,
+    max_tokens: int | None = None,
+    batch_tokens: int = 8192,
+    on_done: Callable[[int], None] = lambda count: None,
+) -> list[Translation]:
+    """Translate texts, in their order; sorted and batched by length within.
+
+    Args:
+        parts: an encoder-decoder and its tokenizer.
+        texts: each must fit the model's context.
+        beams: 1 is greedy.
+        length_penalty: scores are divided by length to this power; larger favours longer texts.
+        num_return: how many candidates each text gets, at most `beams`.
+        max_tokens: the longest translation; None: some 20 to 50 more than twice the source, within the context.
+        batch_tokens: source tokens times beams in memory at once.
+        on_done: told after each batch how many texts it finished.
+
+    Raises:
+        DataError: a text is longer than the context.
+        ConfigError: the model has no encoder and decoder, or a setting is out of range.
+    """
+    config, tokenizer = parts.config, parts.tokenizer
+    if config.kind != "encoder-decoder":
+        raise ConfigError(f"this model is a {config.kind}; translating needs an encoder-decoder.")
+    eos, pad, start = need(config.eos_id, "eos_id"), need(config.pad_id, "pad_id"), need(config.start, "start_id")
+    sources = [[*ids, eos] for ids in tokenizer.encode_batch(list(texts))]
+    for i, ids in enumerate(sources):
+        if len(ids) > config.context:
+            raise DataError(
+                f"text {i + 1} has {len(ids)} tokens; this model reads at most {config.context}. Split it into shorter texts."
+            )
+    done: list[Translation | None] = [None] * len(sources)
+    for rows in _by_length(sources, max(1, batch_tokens // beams)):
+        longest = max(len(sources[i]) for i in rows)
+        limit = max_tokens or min(config.context - 1, 2 * _LENGTH_STEP * _length_class(sources[rows[0]]) + 20)
+        settings = SearchConfig(
+            max_tokens=limit, num_beams=beams, length_penalty=length_penalty, num_return=num_return
+        )
+        ids = torch.full((len(rows), longest), pad)
+        for row, i in enumerate(rows):
+            ids[row, : len(sources[i])] = torch.tensor(sources[i])
+        mask = torch.arange(longest)[None] < torch.tensor([len(sources[i]) for i in rows])[:, None]
+        ids, mask = ids.to(parts.device), mask.to(parts.device)
+        with torch.inference_mode():
+            state = parts.module.start(source=ids, source_mask=None if bool(mask.all()) else mask)  # type: ignore[operator]
+            first = torch.full((len(rows), 1), start, device=ids.device)
+            found = search(state, first, eos_id=eos, pad_id=pad, config=settings)
+        for i, hypotheses in zip(rows, found, strict=True):
+            done[i] = _translation(hypotheses, len(sources[i]), tokenizer)
+        on_done(len(rows))
+    return [result for result in done if result is not None]
+
+
+def translate_stream(parts: Parts, texts: Iterable[str], *, chunk: int = 256, **settings: Any) -> Iterator[Translation]:
+    """Translate any number of texts, a chunk at a time, in order; settings as for `translate`."""
+    for part in chunks(texts, chunk):
+        yield from translate(parts, part, **settings)
+
+
+def chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Cut a stream into lists of `size`, the last one shorter."""
+    part: list[Any] = []
+    for item in items:
+        part.append(item)
+        if len(part) == size:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _translation(hypotheses: list[Hypothesis], source_tokens: int, tokenizer: Tokenizer) -> Translation:
+    best = hypotheses[0]
+    candidates = tuple(Candidate(tokenizer.decode(h.ids), h.normalised) for h in hypotheses)
+    return Translation(
+        candidates[0].text, best.normalised, candidates, source_tokens, len(best.ids) + int(best.finished), best.finished
+    )
+
+
+def _by_length(sequences: Sequence[Sequence[int]], budget: int) -> Iterator[list[int]]:
+    """Group the numbers of sequences of similar length, longest first, at most `budget` padded tokens a group.
+
+    A group is of one length class, which sets its limit of tokens: so no text's result depends on its neighbours.
+    """
+    order = sorted(range(len(sequences)), key=lambda i: (-len(sequences[i]), i))
+    group: list[int] = []
+    for i in order:
+        full = group and (len(group) + 1) * len(sequences[group[0]]) > budget
+        if group and (full or _length_class(sequences[i]) != _length_class(sequences[group[0]])):
+            yield group
+            group = []
+        group.append(i)
+    if group:
+        yield group
+
+
+def _length_class(ids: Sequence[int]) -> int:
+    return -(-len(ids) // _LENGTH_STEP)
