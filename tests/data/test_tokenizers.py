@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -150,6 +151,8 @@ def test_offsets_are_characters_of_the_text(kind: str, text: str, lowercase: boo
         if shared or "\\x" in piece or ids[k] == tokenizer.unk_id:
             continue
         own = text[start:end].lower() if lowercase else text[start:end]
+        if kind == "wordpiece":  # leaves control characters out
+            own = re.sub("[\ufffd\x00\u200d]", "", own)
         assert piece == own or (kind == "unigram" and start == 0 and piece == " " + own)
 
 
@@ -174,7 +177,9 @@ def plain_ways(kind: str, tokenizers: dict[str, Tokenizer], loaded: dict[str, Pa
     return [tokenizers[kind].encode, again.encode, alone.encode, lambda t: again.encode_batch([t])[0]]
 
 
-@pytest.mark.parametrize("name", [*SPECIALS, "<EOS>", "<0x0A>", " <eos>", "a<eos>b", "<eos><eos>", "##ing <unk>"])
+@pytest.mark.parametrize(
+    "name", [*SPECIALS, "<EOS>", "<0x0A>", " <eos>", "a<eos>b", "<eos><eos>", "##ing <unk>"]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_special_tokens_name_is_plain_text(
     tokenizers: dict[str, Tokenizer], loaded: dict[str, Path], kind: str, name: str
@@ -256,7 +261,12 @@ def test_training_is_the_same_in_every_process(kind: str) -> None:
         "sys.stdout.buffer.write(t._backend.to_str().encode())\n"
     )
     path = os.pathsep.join(p for p in sys.path if p)
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, env=os.environ | {"PYTHONPATH": path})
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": path},
+    )
     here = Tokenizer.train(iter(AWKWARD[:10] * 3), kind=kind, vocab_size=700)
     assert run.stdout.decode() == here._backend.to_str()
 
@@ -272,14 +282,12 @@ def test_words_keep_their_numbers(tokenizers: dict[str, Tokenizer], kind: str) -
     for k, word in enumerate(words):
         own = [i for i, n in zip(ids, numbers, strict=True) if n == k]
         if tokenizer.unk_id not in own:
-            assert tokenizer.decode(own).strip() == word.strip()
+            assert tokenizer.decode(own).replace(" ", "") == word
 
 
 @given(words=st.lists(st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=5), max_size=5))
 @pytest.mark.parametrize("kind", ["bpe", "byte", "char", "unigram"])
-def test_words_read_as_in_running_text(
-    tokenizers: dict[str, Tokenizer], kind: str, words: list[str]
-) -> None:
+def test_words_read_as_in_running_text(tokenizers: dict[str, Tokenizer], kind: str, words: list[str]) -> None:
     ids, _ = tokenizers[kind].encode_words(words)
     assert ids == tokenizers[kind].encode(" ".join(words))
 
@@ -332,7 +340,7 @@ def test_too_small_a_vocabulary_names_the_minimum(kind: str, minimum: int) -> No
 
 @pytest.mark.parametrize("kind", ["char", "wordpiece"])
 def test_too_small_a_vocabulary_for_the_characters(kind: str) -> None:
-    with pytest.raises(ConfigError, match="at least 1[0-9] ") as caught:
+    with pytest.raises(ConfigError, match=r"at least 1[0-9] ") as caught:
         Tokenizer.train(["hello words"], kind=kind, vocab_size=6)
     minimum = int(str(caught.value).split("at least ")[1].split()[0])
     assert Tokenizer.train(["hello words"], kind=kind, vocab_size=minimum).vocab_size == minimum

@@ -77,7 +77,8 @@ def theirs(name: str) -> int:
         "t5-v1_1-base": (
             t.T5ForConditionalGeneration,
             t.T5Config(
-                d_model=768, d_ff=2048, num_layers=12, num_heads=12, feed_forward_proj="gated-gelu", tie_word_embeddings=False
+                d_model=768, d_ff=2048, num_layers=12, num_heads=12, feed_forward_proj="gated-gelu",
+                tie_word_embeddings=False,
             ),
         ),
         "bart-large": (t.BartForConditionalGeneration, t.BartConfig()),
@@ -108,7 +109,8 @@ def theirs(name: str) -> int:
         "gemma-2b": (
             t.GemmaForCausalLM,
             t.GemmaConfig(
-                hidden_size=2048, num_hidden_layers=18, num_attention_heads=8, num_key_value_heads=1, intermediate_size=16_384
+                hidden_size=2048, num_hidden_layers=18, num_attention_heads=8, num_key_value_heads=1,
+                intermediate_size=16_384,
             ),
         ),
         "falcon-7b": (t.FalconForCausalLM, t.FalconConfig()),

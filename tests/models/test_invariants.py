@@ -31,7 +31,9 @@ def run(sort: str, ids: Tensor, **kwargs) -> Tensor:
     if not sort.startswith("encoder-decoder"):
         return net(ids, **kwargs)
     source, source_mask = pad(SOURCES)
-    return net(source[: len(ids)], ids, source_mask=source_mask[: len(ids)], target_mask=kwargs.get("key_mask"))
+    return net(
+        source[: len(ids)], ids, source_mask=source_mask[: len(ids)], target_mask=kwargs.get("key_mask")
+    )
 
 
 def alone(sort: str) -> list[Tensor]:
@@ -115,18 +117,21 @@ def start(sort: str, count: int, *, use_cache: bool):
     return net.start(batch=count, use_cache=use_cache)
 
 
-@pytest.mark.parametrize("chunks", [(1,) * 8, (3, 1, 4), (8,)], ids=["one-by-one", "chunks", "at-once"])
 @pytest.mark.parametrize("sort", CAUSAL)
-def test_the_cache_changes_nothing(sort: str, chunks: tuple[int, ...]) -> None:
+def test_the_cache_changes_nothing_token_by_token_and_in_chunks(sort: str) -> None:
     ids = torch.stack(rows(8, 8))
-    expected, state = run(sort, ids), start(sort, 2, use_cache=True)
-    written = torch.cat([state.advance(part) for part in ids.split(chunks, dim=1)], dim=1)
-    assert_close(written, expected, **TOLERANCE)
-    assert state.length == 8
+    expected = run(sort, ids)
+    for chunks in ((1,) * 8, (3, 1, 4)):
+        state = start(sort, 2, use_cache=True)
+        written = torch.cat([state.advance(part) for part in ids.split(chunks, dim=1)], dim=1)
+        assert_close(written, expected, **TOLERANCE)
+        assert state.length == 8
 
 
-@pytest.mark.parametrize("use_cache", [True, False], ids=["cached", "uncached"])
-@pytest.mark.parametrize("sort", CAUSAL)
+@pytest.mark.parametrize(
+    ("sort", "use_cache"),
+    [(sort, True) for sort in CAUSAL] + [(sort, False) for sort in CAUSAL if sort.endswith("layernorm/pre")],
+)
 def test_rows_go_on_alone_after_left_padding_and_reordering(sort: str, use_cache: bool) -> None:
     net, state = model(sort), start(sort, 3, use_cache=use_cache)
     sources, written = list(SOURCES[:3]), list(TEXTS[:3])
@@ -138,7 +143,7 @@ def test_rows_go_on_alone_after_left_padding_and_reordering(sort: str, use_cache
 
     logits = state.advance(*pad(written, "left"))
     check(logits[:, -1:])
-    for seed, picked in enumerate([[0, 1, 2], [2, 0, 0, 1], [1, 2, 3], [0, 1, 2], [1]]):
+    for seed, picked in enumerate([[2, 0, 0, 1], [1, 2], [1]]):
         state.reorder(torch.tensor(picked))
         sources, written = [sources[i] for i in picked], [written[i] for i in picked]
         new = torch.stack(rows(*[3] * len(picked), seed=seed))
@@ -151,15 +156,17 @@ def test_rows_go_on_alone_after_left_padding_and_reordering(sort: str, use_cache
 
 @pytest.mark.parametrize("sort", sorts("encoder", "decoder", "encoder-decoder"))
 def test_every_kernel_gives_the_same(sort: str) -> None:
-    for mask in (None, pad(TEXTS)[1], pad(TEXTS, "left")[1]):
-        ids = torch.stack(rows(5, 5, 5, 5))
-        results = []
-        for kernel in ("fused", "reference", "flex"):
+    ids = torch.stack(rows(5, 5))
+    masks = [torch.ones_like(ids, dtype=torch.bool), pad(TEXTS[:2])[1], pad(TEXTS[1::-1], "left")[1]]
+    for mask in masks:
+        results = {}
+        # The flexible kernel is slow uncompiled; what it computes does not hang on norms.
+        flexible = ("flex",) if sort.endswith("layernorm/pre") and not mask[0, 0] else ()
+        for kernel in ("fused", "reference", *flexible):
             with use_kernel(kernel):
-                results.append(run(sort, ids, key_mask=mask))
-        real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
-        assert_close(results[1][real], results[0][real], **TOLERANCE)
-        assert_close(results[2][real], results[0][real], **TOLERANCE)
+                results[kernel] = run(sort, ids, key_mask=None if mask.all() else mask)[mask]
+        for found in results.values():
+            assert_close(found, results["fused"], **TOLERANCE)
 
 
 @pytest.mark.parametrize("sort", sorts("encoder", "decoder", "encoder-decoder"))
@@ -197,20 +204,24 @@ def test_recorded_weights_are_distributions_over_what_is_allowed(sort: str) -> N
     with record() as recorder:
         logits = run(sort, ids, key_mask=mask)
     assert_close(logits[mask], plain[mask], **TOLERANCE)
-    stacks = {"encoder": ["encoder"], "decoder": ["decoder"]}.get(sort.split("/")[0], ["encoder", "decoder", "cross"])
+    both = sort.startswith("encoder-decoder")
+    stacks = ["encoder", "decoder", "cross"] if both else [sort.partition("/")[0]]
     assert set(recorder.weights) == {f"{stack}.{layer}" for stack in stacks for layer in range(2)}
     for name in recorder.weights:
         sums = recorder[name].sum(-1)
-        own = not name.startswith("cross") and not (name.startswith("encoder") and len(stacks) > 1)
-        seen = mask[:, None, :].expand_as(sums) if own and "decoder" in name else torch.ones_like(sums, dtype=torch.bool)
-        assert_close(sums, seen.float())
+        own = not both or name.startswith("decoder")  # the others look at the sources
+        # Under a causal mask padding on the left has nothing to look at.
+        seen = mask[:, None, :] if name.startswith("decoder") else torch.ones_like(sums)
+        assert_close(sums, seen.expand_as(sums).float())
         if own:
             assert not recorder[name].masked_select(~mask[:, None, None, :]).any()
         if name.startswith("decoder"):
             assert not recorder[name].triu(1).any()
 
 
-@pytest.mark.parametrize("sort", [sort for sort in SINGLE if sort.split("/")[1] in ("none", "rotary", "alibi", "t5")])
+@pytest.mark.parametrize(
+    "sort", [sort for sort in SINGLE if sort.split("/")[1] in ("none", "rotary", "alibi", "t5")]
+)
 def test_a_shift_of_all_positions_changes_nothing_where_positions_are_relative(sort: str) -> None:
     ids, positions = torch.stack(rows(7)), torch.arange(7)[None]
     near, far = (model(sort)(ids, positions=p) for p in (positions, positions + 1_000))
@@ -219,7 +230,8 @@ def test_a_shift_of_all_positions_changes_nothing_where_positions_are_relative(s
 
 @pytest.mark.parametrize("sort", [sort for sort in sorts("encoder") if "/none/" not in sort])
 def test_every_position_kind_tells_the_order(sort: str) -> None:
-    ids, order = torch.stack(rows(7)), torch.tensor([1, 0, 2, 3, 4, 5, 6])  # ALiBi can't tell a text from its reverse
+    # Two neighbours change places; a text and its reverse would be one to ALiBi.
+    ids, order = torch.stack(rows(7)), torch.tensor([1, 0, 2, 3, 4, 5, 6])
     assert not torch.isclose(model(sort)(ids)[:, order], model(sort)(ids[:, order]), atol=1e-3).all()
 
 
@@ -259,7 +271,9 @@ def test_a_window_and_a_cache_fit_each_other(sort: str) -> None:
         expected, state = net(source, ids, source_mask=mask), net.start(source=source, source_mask=mask)
     else:
         expected, state = net(ids), net.start(batch=2)
-    assert_close(torch.cat([state.advance(part) for part in ids.split(2, dim=1)], dim=1), expected, **TOLERANCE)
+    assert_close(
+        torch.cat([state.advance(part) for part in ids.split(2, dim=1)], dim=1), expected, **TOLERANCE
+    )
 
 
 @pytest.mark.parametrize("sort", sorts("encoder", "decoder", "encoder-decoder")[::5])

@@ -65,7 +65,8 @@ def rows(*lengths: int, seed: int = 3) -> list[Tensor]:
 def pad(texts: list[Tensor], side: str = "right", *, width: int | None = None) -> tuple[Tensor, Tensor]:
     """Give ids and key mask of a padded batch; the padding is id 0."""
     width = width or max(len(text) for text in texts)
-    ids, mask = torch.zeros(len(texts), width, dtype=torch.long), torch.zeros(len(texts), width, dtype=torch.bool)
+    ids = torch.zeros(len(texts), width, dtype=torch.long)
+    mask = torch.zeros_like(ids, dtype=torch.bool)
     for i, text in enumerate(texts):
         span = slice(0, len(text)) if side == "right" else slice(width - len(text), width)
         ids[i, span], mask[i, span] = text, True

@@ -69,7 +69,9 @@ def test_a_feed_forward_is_its_formula(activation: str, gated: bool, bias: bool)
     up = linear(layer.up, x)
     inner = activate(linear(layer.gate, x), activation) * up if gated else activate(up, activation)
     assert_close(layer(x), linear(layer.down, inner))
-    assert all((module.bias is not None) == bias for module in layer.modules() if isinstance(module, torch.nn.Linear))
+    assert all(
+        (module.bias is not None) == bias for module in layer.modules() if isinstance(module, torch.nn.Linear)
+    )
 
 
 @given(probability=st.floats(0.0, 0.95), shape=st.sampled_from([(1,), (7,), (64, 65), (3, 50, 41)]))

@@ -69,7 +69,12 @@ def test_the_plain_triangle_is_known_as_such() -> None:
     assert Mask(causal=True, window=5).is_plain_causal(5, 5)
     assert Mask(causal=True, offset=0).is_plain_causal(5, 5)
     keys, prefix = torch.ones(1, 5, dtype=torch.bool), torch.tensor([2])
-    others = [Mask(), Mask(causal=True, window=4), Mask(causal=True, keys=keys), Mask(causal=True, prefix=prefix)]
+    others = [
+        Mask(),
+        Mask(causal=True, window=4),
+        Mask(causal=True, keys=keys),
+        Mask(causal=True, prefix=prefix),
+    ]
     assert not any(mask.is_plain_causal(5, 5) for mask in others)
     assert not Mask(causal=True, offset=2).is_plain_causal(5, 7)
 

@@ -240,9 +240,9 @@ def test_a_resume_says_what_it_changes(tmp_path):
 def test_a_resume_uses_the_recorded_precision(tmp_path, monkeypatch):
     from regard.training import loop
 
-    monkeypatch.setattr(loop, "choose_precision", lambda asked, device: "bf16")
+    monkeypatch.setattr(loop, "choose_precision", lambda *_: "bf16")
     make_trainer(tmp_path, settings(steps=3, precision="auto")).train()
-    monkeypatch.setattr(loop, "choose_precision", lambda asked, device: "fp32")
+    monkeypatch.setattr(loop, "choose_precision", lambda *_: "fp32")
     events = Recorder()
     make_trainer(tmp_path, settings(steps=5, precision="auto"), resume=True, report=events).train()
     assert events.of(Started)[0].precision == "bf16"

@@ -7,16 +7,22 @@ from regard.training import precision
 from regard.training.precision import autocast, choose_device, choose_precision, compiled, measure_bf16_gain
 
 
-def test_measures_a_ratio():
-    assert 0 < measure_bf16_gain(size=16, repeats=2) < 1000
+def test_measures_both_and_only_for_so_long():
+    seen = []
+    gain = measure_bf16_gain(lambda: seen.append(torch.is_autocast_enabled("cpu")), rounds=3)
+    assert gain > 0
+    assert seen == [False, True] * 4
+    seen.clear()
+    measure_bf16_gain(lambda: seen.append(1), rounds=3, seconds=0)
+    assert len(seen) == 4
 
 
 @pytest.mark.parametrize(("gain", "expected"), [(0.5, "fp32"), (1.2, "fp32"), (1.4, "bf16")])
 def test_auto_takes_bf16_only_where_it_is_worth_it(monkeypatch, gain, expected):
-    monkeypatch.setattr(precision, "measure_bf16_gain", lambda: gain)
-    assert choose_precision("auto", torch.device("cpu")) == expected
-    assert choose_precision("fp32", torch.device("cpu")) == "fp32"
-    assert choose_precision("bf16", torch.device("cpu")) == "bf16"
+    monkeypatch.setattr(precision, "measure_bf16_gain", lambda attempt: gain)
+    assert choose_precision("auto", torch.device("cpu"), None) == expected
+    assert choose_precision("fp32", torch.device("cpu"), None) == "fp32"
+    assert choose_precision("bf16", torch.device("cpu"), None) == "bf16"
 
 
 def test_autocast_leaves_parameters_alone():

@@ -279,7 +279,7 @@ def _checked_header(path: Path) -> dict[str, Any]:
         end, previous = stop, name
     if end > size - 8 - length:
         raise CheckpointError(
-            f"{path} is incomplete: {previous!r} ends at byte {8 + length + end:,} of a file of {size:,}; fetch it again."
+            f"{path} is incomplete: {previous!r} ends at byte {8 + length + end:,} of {size:,}; fetch it again."
         )
     return header
 

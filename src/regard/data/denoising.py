@@ -212,15 +212,18 @@ class Frame:
         self.lengths: Ids = self._size + self.before + self.after
 
     def window(self, number: int) -> Ids:
+        """Give the ids of an example, without marks."""
         start = self._start[number]
         return np.asarray(self._store.flat[start : start + self._size[number]], np.int64)
 
     def empty(self, index: Ids) -> tuple[Ids, NDArray[np.bool_]]:
+        """Give rows of padding for these examples, and the mask of what will be real."""
         sizes = self.lengths[index]
         key_mask = np.arange(sizes.max())[None] < sizes[:, None]
         return np.full(key_mask.shape, self._pad, np.int64), key_mask
 
     def place(self, line: Ids, ids: Ids) -> None:
+        """Write ids into a row, between the marks."""
         end = self.before + len(ids)
         line[self.before : end] = ids
         if self._bos is not None:

@@ -76,7 +76,11 @@ def lines(file: File) -> Iterator[tuple[int, str | Fault]]:
 
 def _decoded(raw: bytes, file: File, number: int, start: int) -> str | Fault:
     if b"\0" in raw:
-        return Fault("there is a NUL byte in the line; is this a text file?", file.name, number)
+        return Fault(
+            "there is a NUL byte in the line; is this text? If it is UTF-16, say so with --encoding utf-16",
+            file.name,
+            number,
+        )
     try:
         text = raw.decode(file.encoding)
     except UnicodeDecodeError as error:

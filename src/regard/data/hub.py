@@ -12,7 +12,9 @@ from regard.errors import ConfigError, DataError, DependencyError
 
 __all__ = ["parse", "rows"]
 
-FORM = re.compile(r"hub:(?P<name>[\w.-]+(?:/[\w.-]+)?)(?:/(?P<config>[\w.-]+))?(?::(?P<split>[^:\s]+))?")
+FORM = re.compile(
+    r"hub:(?P<name>\w[\w.-]*(?:/\w[\w.-]*)?)(?:/(?P<config>\w[\w.-]*))?(?::(?P<split>[^:\s]+))?"
+)
 
 
 def parse(spec: str, split: str | None) -> tuple[str, str | None, str]:

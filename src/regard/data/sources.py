@@ -190,6 +190,7 @@ class _Opener:
         for path in [os.fspath(p) for p in given]:
             if path.startswith("hub:"):
                 self.tabular = self.hub = True
+                hub.parse(path, self.split)  # what is wrong with the name is said now
                 parts.append(partial(hub.rows, path, self.fields, self.columns, self.split))
             elif path != "-" and Path(path).is_dir():
                 parts += self._folder(Path(path))
@@ -346,9 +347,15 @@ def _is_conll(sample: Sequence[str]) -> bool:
     """Tell whether lines are tokens with tags: as many columns in each, and no spaces within a tag."""
     parts = [line.split("\t") if "\t" in line else line.split() for line in sample if line.strip()]
     rows = [p for p in parts if p[0] != "-DOCSTART-" and not (p[0] == "#" and len(p) != 2)]
+    separate = any("\t" in line or not line.strip() for line in sample) or any(p[-1] == "O" for p in rows)
     good = sum(len(p) >= 2 and " " not in p[-1].strip() and " " not in p[0].strip() for p in rows)
     # A few broken lines do not make it another format: reading will point them out.
-    return bool(rows) and good >= 0.9 * len(rows) and len({len(p) for p in rows if len(p) >= 2}) <= 2
+    return (
+        bool(rows)
+        and separate
+        and good >= 0.9 * len(rows)
+        and len({len(p) for p in rows if len(p) >= 2}) <= 2
+    )
 
 
 def _is_object(line: str) -> bool:

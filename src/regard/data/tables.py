@@ -186,18 +186,19 @@ class _Array:
     def __init__(self, file: File) -> None:
         self.name = file.name
         self._chunks = _chunks(file)
-        self._text, self._at, self._line = "", 0, 1
+        self._text, self._at = "", 0
+        self._line, self._counted = 1, 0
         self._decoder = json.JSONDecoder()
 
     def _grow(self) -> bool:
         """Take in at least as much again as is held and not yet read; False at the file's end."""
-        self._line += self._text.count("\n", 0, self._at)
+        self.line()  # before what was read is let go
         parts, wanted = [self._text[self._at :]], max(len(self._text) - self._at, 1)
         while wanted > 0 and (chunk := next(self._chunks, None)) is not None:
             parts.append(chunk)
             wanted -= len(chunk)
         grown = len(parts) > 1
-        self._text, self._at = "".join(parts), 0
+        self._text, self._at, self._counted = "".join(parts), 0, 0
         return grown
 
     def take(self) -> str:
@@ -226,18 +227,20 @@ class _Array:
                 near_end = error.pos + 16 > len(self._text) or error.msg.startswith("Unterminated")
                 if not near_end or not self._grow():
                     raise self.error(error.msg) from error
-        line = self.line
+        line = self.line()
         self._at = end
         return line, value
 
-    @property
     def line(self) -> int:
-        """The line that has been reached, from 1."""
-        return self._line + self._text.count("\n", 0, self._at)
+        """Count the line that has been reached, from 1."""
+        if self._at > self._counted:
+            self._line += self._text.count("\n", self._counted, self._at)
+            self._counted = self._at
+        return self._line
 
     def error(self, reason: object) -> DataError:
         """Make the error that says where reading stopped, and why."""
-        return DataError(f"{self.name}:{self.line}: not valid JSON: {reason}")
+        return DataError(f"{self.name}:{self.line()}: not valid JSON: {reason}")
 
 
 def _array_items(file: File) -> Iterator[tuple[int, object]]:

@@ -45,7 +45,11 @@ def train(texts: Iterable[str], *, kind: str, vocab_size: int, lowercase: bool, 
                 f"min_count={min_count} has no effect for kind='byte', which has every byte; leave it out"
             )
         _require(vocab_size, len(SPECIALS) + 256, "256 bytes", kind)
-    backend = _TRAINERS[kind](_Checked(texts), vocab_size, lowercase, min_count)
+    checked = _Checked(texts)
+    try:
+        backend = _TRAINERS[kind](checked, vocab_size, lowercase, min_count)
+    finally:
+        checked.close()
     _add_specials(backend)
     return backend
 
@@ -56,7 +60,11 @@ class _Checked:
     def __init__(self, texts: Iterable[str]) -> None:
         self._texts = texts
         self._spool: Any = None
-        self._used = False
+
+    def close(self) -> None:
+        """Remove what was kept of an iterator's texts."""
+        if self._spool is not None:
+            self._spool.close()
 
     def __iter__(self) -> Iterator[str]:
         found = False

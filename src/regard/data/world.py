@@ -3,9 +3,10 @@
     "The animal didn't cross the street because it was too tired."  ->  "… parce qu'il était trop fatigué."
     "The animal didn't cross the street because it was too wide."   ->  "… parce qu'elle était trop large."
 
-In French the pronoun agrees with its noun in gender and number, so translating `it` right requires finding the noun;
-the adjective alone says which one it is, for it fits exactly one noun of its sentence. Whole combinations of subject,
-adjective and object are kept for validation and test, so that a score there shows composition, not memory.
+In French the pronoun agrees with its noun in gender and number, so translating `it` right requires finding
+the noun; the adjective alone says which one it is, for it fits exactly one noun of its sentence. Whole
+combinations of subject, adjective and object are kept for validation and test, so that a score there shows
+composition, not memory.
 
 The example of one seed, split and index is always the same. Standard library only.
 
@@ -27,8 +28,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from regard.data.world_draw import Drawer
 from regard.data.world_forms import lexicon
-from regard.data.world_plan import FAMOUS, SHAPES, SPLITS, Drawer, Phrase, Plan, pronoun_may_mean
+from regard.data.world_plan import FAMOUS, SHAPES, SPLITS, Phrase, Plan, pronoun_may_mean
 from regard.data.world_render import render
 from regard.errors import ConfigError, suggest
 
@@ -41,10 +43,11 @@ Span = tuple[int, int]
 class Link:
     """Tie a pronoun to the noun it stands for; all places are indices of words.
 
-    `source` and `target` are the pronoun's, `referent_source` and `referent_target` its noun's (of several words,
-    the head). `distractors_source` are the other nouns of the sentence that the English pronoun could stand for by
-    number alone. `form` is the French pronoun in lower case and `forms` both genders of it. `distinguishes` is true
-    where the form shows which noun was chosen: subject and object could both be meant and differ in gender.
+    `source` and `target` are the pronoun's, `referent_source` and `referent_target` its noun's (of several
+    words, the head). `distractors_source` are the other nouns of the sentence that the English pronoun could
+    stand for by number alone. `form` is the French pronoun in lower case and `forms` both genders of it.
+    `distinguishes` is true where the form shows which noun was chosen: subject and object could both be meant
+    and differ in gender.
     """
 
     source: int
@@ -61,9 +64,9 @@ class Link:
 class Example:
     """Hold one sentence in both languages with its gold words, alignment and links.
 
-    A word is what `split_words` makes of the text, and its span is (start, end) in characters. `alignment` holds
-    pairs (source word, target word); every word of either side is in some pair. `combination` (subject, adjective or
-    verb, object) decides the split. `shape` is one of `World.SHAPES`.
+    A word is what `split_words` makes of the text, and its span is (start, end) in characters. `alignment`
+    holds pairs (source word, target word); every word of either side is in some pair. `combination` (subject,
+    adjective or verb, object) decides the split. `shape` is one of `World.SHAPES`.
     """
 
     source: str
@@ -81,8 +84,8 @@ class Example:
 class World:
     """Generate examples from one seed; `shapes` gives other weights to the shapes of sentences, by name.
 
-    Shapes left out of `shapes` are not drawn. Raises `ConfigError` for an unknown shape or split, or weights that
-    are negative or all zero.
+    Shapes left out of `shapes` are not drawn. Raises `ConfigError` for an unknown shape or split, or weights
+    that are negative or all zero.
     """
 
     SHAPES: Mapping[str, float] = SHAPES
@@ -101,7 +104,7 @@ class World:
         self._shapes = {name: float(weights[name]) for name in SHAPES if weights.get(name)}
 
     def example(self, split: str, index: int) -> Example:
-        """Write the example at `index` of a split, which depends on the seed, the split and the index alone."""
+        """Write the example at `index` of a split; it depends on seed, split and index alone."""
         if split not in SPLITS:
             raise ConfigError(f"{split!r} is no split; choose from {', '.join(SPLITS)}.")
         # A string seeds through SHA-512: the same on every version, unlike hash().
@@ -109,7 +112,7 @@ class World:
         return _example(Drawer(lexicon(), rng, self._shapes).plan(split))
 
     def examples(self, split: str, count: int) -> Iterator[Example]:
-        """Write the first `count` examples of a split; texts may recur within a split, never across splits."""
+        """Write the first `count` examples of a split; a text may recur within it, never in another."""
         return (self.example(split, index) for index in range(count))
 
     def famous(self) -> tuple[Example, Example]:
@@ -175,7 +178,7 @@ def _example(plan: Plan) -> Example:
 
 
 def _join(words: list[str], *, space_before: str) -> tuple[str, tuple[str, ...], tuple[Span, ...]]:
-    """Join words into a text: capitals where sentences start, no space after an elided word or before a mark."""
+    """Join words into a text: capitals where sentences start, no space after elision or before a mark."""
     text, spans, capital = "", [], True
     for i, word in enumerate(words):
         if capital:
@@ -195,8 +198,9 @@ _ENGLISH_WORD = re.compile(r"\w+(?:['-]\w+)*|[^\w\s]")
 def split_words(text: str, language: str) -> list[tuple[int, int]]:
     """Find the words of a text of this world, as spans of characters; `language` is "en" or "fr".
 
-    A punctuation mark is a word. English contractions are one word ("didn't"); a French word that is elided keeps its
-    apostrophe and ends there ("L'", "animal"), save in "aujourd'hui". Words with hyphens are one ("Est-ce").
+    A punctuation mark is a word. English contractions are one word ("didn't"); a French word that is elided
+    keeps its apostrophe and ends there ("L'", "animal"), save in "aujourd'hui". Words with hyphens are one
+    ("Est-ce").
     """
     assert language in ("en", "fr"), language
     pattern = _WORD if language == "fr" else _ENGLISH_WORD
@@ -205,15 +209,17 @@ def split_words(text: str, language: str) -> list[tuple[int, int]]:
 
 _PRONOUNS = frozenset(("il", "elle", "ils", "elles"))
 # What a clause with a subject pronoun starts after, in this world and in paraphrases of it.
-_BEFORE_SUBJECT = frozenset("que qu' puisque puisqu' car comme si s' mais donc et quand . ? ! , ; :".split())
+_BEFORE_SUBJECT = frozenset(
+    ("que", "qu'", "puisque", "puisqu'", "car", "comme", "si", "s'", "mais", "donc", "et", "quand", *".?!,;:")
+)
 
 
 def pronoun_correct(example: Example, hypothesis: str) -> bool | None:
-    """Tell whether a French translation uses the gold pronoun for each link; None where the example has no link.
+    """Tell whether a French translation uses the gold pronoun for each link; None where there is no link.
 
-    Whatever else the translation says, its subject pronouns (il, elle, ils, elles) are compared in order with the
-    gold ones. Where it has more of them than the example has links, only those that open a clause count. The
-    impersonal "il y a" and inverted pronouns ("a-t-il") do not count.
+    Whatever else the translation says, its subject pronouns (il, elle, ils, elles) are compared in order with
+    the gold ones. Where it has more of them than the example has links, only those that open a clause count.
+    The impersonal "il y a" and inverted pronouns ("a-t-il") do not count.
     """
     if not example.links:
         return None
@@ -252,8 +258,8 @@ def majority(train_examples: Iterable[Example], examples: Iterable[Example]) -> 
 def write(folder: str | Path, *, train: int, valid: int, test: int, seed: int = 0) -> Path:
     """Write the world to files: `train.en`, `train.fr` and so on, one sentence a line, and `test.jsonl`.
 
-    Each line of test.jsonl is an `Example` with all its gold data. Returns the folder, which is made where missing.
-    Files of these names are replaced.
+    Each line of test.jsonl is an `Example` with all its gold data. Returns the folder, which is made where
+    missing. Files of these names are replaced.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Read the lexicon of the demo's world and inflect its words: plurals, feminines, tenses, vowel onsets.
 
-Every rule states its exceptions as data (`world_words`, `world_verbs`). Nothing is read before `lexicon()` is called.
+The exceptions to its rules are data (`world_words`, `world_verbs`). Nothing is read before `lexicon()` is
+called.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from regard.data import world_verbs, world_words
+from regard.data import world_scenes, world_verbs, world_words
 
+_PLURAL_OUX = frozenset(("bijou", "caillou", "chou", "genou", "hibou", "joujou", "pou"))
 VOWELS = "aeiouàâäéèêëîïôöùûüœæ"
 
 
@@ -49,7 +51,10 @@ class Adjective:
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """Conjugate one verb: English (base, -s, past, -ing) and French (infinitive, participle, il, ils, future stem)."""
+    """Conjugate one verb.
+
+    English is (base, -s, past, -ing), French (infinitive, participle, after il, after ils, future stem).
+    """
 
     lemma: str
     english: tuple[str, str, str, str]
@@ -65,7 +70,7 @@ class Verb:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Join verbs to kinds of subject and object and to the adjectives that are reasons (see `world_verbs`)."""
+    """Join verbs to kinds of subject and object and to adjectives as reasons (see `world_scenes`)."""
 
     name: str
     weight: float
@@ -131,8 +136,7 @@ def french_plural(word: str) -> str:
         return word
     if word.endswith("al"):
         return word[:-2] + "aux"
-    # Seven nouns in -ou take x; all others take s.
-    takes_x = word.endswith(("au", "eu")) or word in ("bijou", "caillou", "chou", "genou", "hibou", "joujou", "pou")
+    takes_x = word.endswith(("au", "eu")) or word in _PLURAL_OUX
     return word + ("x" if takes_x else "s")
 
 
@@ -158,7 +162,7 @@ def adjective_forms(text: str) -> tuple[str, str, str, str, str]:
     return masculine, feminine, plural, feminine + "s", parts[2] if len(parts) > 2 else masculine
 
 
-# French words that lose their last letter before a vowel; articles are elided with their noun, "si" before "il".
+# Words that lose their last letter before a vowel; articles are elided with their noun, "si" before "il".
 ELIDING = frozenset(("de", "ne", "que", "je", "puisque"))
 CONTRACTIONS = {("de", "le"): "du", ("de", "les"): "des", ("à", "le"): "au", ("à", "les"): "aux"}
 
@@ -173,7 +177,7 @@ def _kinds(text: str) -> list[str]:
 
 
 def _noun(item: str, kind: str) -> Noun:
-    english, french = (side.strip() for side in item.split("="))
+    english, french = (" ".join(side.split()) for side in item.split("="))
     french, gender = french.rsplit(" ", 1)
     singular, _, plural = english.partition("/")
     masculine, _, many = french.partition("/")
@@ -187,7 +191,7 @@ def _noun(item: str, kind: str) -> Noun:
 
 
 def _adjective(line: str, *, attribute: bool) -> Adjective:
-    lemma, french, kinds, marks = ([part.strip() for part in line.split(";")] + [""])[:4]
+    lemma, french, kinds, marks = [*(part.strip() for part in line.split(";")), ""][:4]
     return Adjective(
         lemma=lemma,
         french=(french,) * 5 if "i" in marks or "h" in marks else adjective_forms(french),
@@ -203,10 +207,12 @@ def _adjective(line: str, *, attribute: bool) -> Adjective:
 def _verb(line: str) -> Verb:
     left, right = (side.strip() for side in line.split("="))
     words, _, particle = left.partition(" + ")
-    base, past, ing = (words.split() + ["", ""])[:3]
+    base, past, ing = [*words.split(), "", ""][:3]
     stem = base[:-1] if base[-1] == "e" and base[-2:] != "ee" else base
     third = base[:-1] + "ies" if base[-1] == "y" and base[-2] not in "aeou" else base
-    third = third if third != base else base + ("es" if base.endswith(("s", "x", "z", "ch", "sh", "o")) else "s")
+    third = (
+        third if third != base else base + ("es" if base.endswith(("s", "x", "z", "ch", "sh", "o")) else "s")
+    )
     regular = base[:-1] + "ied" if base[-1] == "y" and base[-2] not in "aeou" else stem + "ed"
     with_etre = right.endswith(" ê")
     forms, _, preposition = right.removesuffix(" ê").partition(" + ")
@@ -227,7 +233,9 @@ def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _scene(block: str, lexicon: tuple[dict[str, tuple[Noun, ...]], dict[str, Adjective], dict[str, Verb]]) -> Scene:
+def _scene(
+    block: str, lexicon: tuple[dict[str, tuple[Noun, ...]], dict[str, Adjective], dict[str, Verb]]
+) -> Scene:
     by_kind, predicates, verbs = lexicon
     head, body = block.split("]", 1)
     weight, *marks = body.split("\n", 1)[0].split()
@@ -268,13 +276,17 @@ def _deeds(text: str, by_kind: dict[str, tuple[Noun, ...]], verbs: dict[str, Ver
 
 @functools.cache
 def lexicon() -> Lexicon:
-    """Read the tables of `world_words` and `world_verbs`, once."""
+    """Read the tables of `world_words`, `world_verbs` and `world_scenes`, once."""
     by_kind = {
         kind: tuple(_noun(item, kind) for item in text.replace("\n", " ").split(","))
         for kind, text in world_words.NOUNS.items()
     }
-    predicates = {a.lemma: a for a in (_adjective(line, attribute=False) for line in _lines(world_words.PREDICATES))}
-    attributes = {a.lemma: a for a in (_adjective(line, attribute=True) for line in _lines(world_words.ATTRIBUTES))}
+    predicates = {
+        a.lemma: a for a in (_adjective(line, attribute=False) for line in _lines(world_words.PREDICATES))
+    }
+    attributes = {
+        a.lemma: a for a in (_adjective(line, attribute=True) for line in _lines(world_words.ATTRIBUTES))
+    }
     verbs = {verb.lemma: verb for verb in (_verb(line) for line in _lines(world_verbs.VERBS))}
     return Lexicon(
         nouns={noun.lemma: noun for nouns in by_kind.values() for noun in nouns},
@@ -284,7 +296,9 @@ def lexicon() -> Lexicon:
         clashes={name: frozenset(text.split()) for name, text in world_words.CLASHES.items()},
         verbs=verbs,
         scenes=tuple(
-            _scene(block, (by_kind, predicates, verbs)) for block in world_verbs.SCENES.split("\n[") if block.strip()
+            _scene(block, (by_kind, predicates, verbs))
+            for block in world_scenes.SCENES.split("\n[")
+            if block.strip()
         ),
         deeds=_deeds(world_verbs.DEEDS, by_kind, verbs),
         journeys=_deeds(world_verbs.JOURNEYS, by_kind, verbs),

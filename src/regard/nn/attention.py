@@ -28,6 +28,7 @@ from regard.nn.layers import Dropout, RMSNorm
 from regard.nn.masks import Mask
 from regard.nn.positions import Terms, rotate
 
+_SHORT = 160  # tokens up to which a CPU trains faster on plain products
 Kernel = Literal["auto", "fused", "reference", "flex"]
 _kernel: ContextVar[Kernel] = ContextVar("kernel", default="auto")
 _recorder: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
@@ -106,9 +107,18 @@ class Attend:
             return mixed
         if kernel == "flex":
             return self.flex(query, key, value, mask, bias)
-        if kernel == "reference" or (kernel == "auto" and (self.softcap or self.dropout)):
+        if kernel == "reference" or (kernel == "auto" and self.prefers_reference(query, key)):
             return self.reference(query, key, value, mask, bias)[0]
         return self.fused(query, key, value, mask, bias)
+
+    def prefers_reference(self, query: Tensor, key: Tensor) -> bool:
+        """Tell whether the plain products are the better choice: for what the fused kernel can't do or does slowly.
+
+        Its backward pass on a CPU costs ten times the plain products in bf16 while texts are short (docs/log.md); with
+        dropout of weights it falls back to storing them anyway.
+        """
+        short = query.shape[2] * key.shape[2] <= _SHORT * _SHORT
+        return bool(self.softcap or self.dropout) or (query.device.type == "cpu" and query.requires_grad and short)
 
     def reference(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, bias: Tensor | None = None
@@ -166,6 +176,9 @@ class Attend:
 
         if self.dropout:
             raise ConfigError("the flexible kernel has no dropout of weights; set attention_dropout=0.")
+        trains = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
+        if trains and query.device.type == "cpu":
+            raise ConfigError("the flexible kernel has no gradients on a CPU; use the kernel 'auto' to train.")
         allowed = mask.dense(query.shape[2], key.shape[2], query.device)
         cap, lowest = self.softcap, torch.finfo(torch.float32).min
 

@@ -1,4 +1,4 @@
-"""Averages of the weights over the run; they are evaluated and kept, while training goes on with the weights themselves."""
+"""Averages of the weights over a run: they are evaluated and kept, while training goes on with the weights."""
 
 from __future__ import annotations
 

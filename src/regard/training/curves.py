@@ -63,7 +63,7 @@ def draw_curves(metrics: str | Path, picture: str | Path, *, metric: str = "loss
     if valid_nll:
         step, value = min(valid_nll, key=lambda point: point[1])
         top.annotate(
-            f"{value:.3f}", (step, value), xytext=(0, -13), textcoords="offset points", ha="center",
+            f"{value:.3f}", (step, value), xytext=(0, 7), textcoords="offset points", ha="center",
             fontsize=8, color=ORANGE,
         )  # fmt: skip
     top.set_ylabel("loss (nats per token)")

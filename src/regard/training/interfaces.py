@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,5 +25,5 @@ class TrainingBatches(Protocol):
     def num_batches(self, epoch: int) -> int:
         """Give the number of batches in an epoch."""
 
-    def iterate(self, epoch: int, start: int = 0) -> Generator[Any, None, None]:
-        """Give an epoch's batches from number `start` on."""
+    def iterate(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        """Give an epoch's batches from number `start` on; closed early, if it can be, when the run ends."""

@@ -16,9 +16,9 @@ from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from regard.checkpoints.files import load_into, save_tensors
+from regard.checkpoints.files import load_into
 from regard.errors import CheckpointError, ConfigError, DataError, TrainingError, suggest
 from regard.training.averaging import make_averaging
 from regard.training.clock import Clock
@@ -32,9 +32,12 @@ from regard.training.optim import make_optimizers, optimizer_tensors, restore_op
 from regard.training.precision import autocast, choose_device, choose_precision, compiled
 from regard.training.schedule import learning_rate
 from regard.training.signals import StopRequest
-from regard.training.state import Progress, StateStore, compare_settings, seed_step
+from regard.training.state import Progress, StateStore, compare_settings, save_weights, seed_step
 
 __all__ = ["Trainer"]
+
+
+PROBE_TOKENS = 512
 
 
 class Trainer:
@@ -62,7 +65,7 @@ class Trainer:
     def __init__(
         self, model: nn.Module, batches: TrainingBatches, loss: LossFunction, config: TrainConfig, out: str | Path, *,
         evaluate: Evaluate | None = None, metric: str = "loss", higher_is_better: bool = False,
-        save_model: SaveModel | None = None, report: Report = lambda event: None, resume: bool = False,
+        save_model: SaveModel = save_weights, report: Report = lambda event: None, resume: bool = False,
     ) -> None:  # fmt: skip
         self.config = config
         self.device = choose_device(config.device)
@@ -74,7 +77,7 @@ class Trainer:
         self.evaluate = evaluate
         self.metric = metric
         self.higher_is_better = higher_is_better
-        self.save_model = save_model or _save_weights
+        self.save_model = save_model
         self.report = report
         self.resume = resume
         self.horizon = config.horizon(batches.num_batches(0))
@@ -123,8 +126,9 @@ class Trainer:
         resumed = self._restore() if self.resume else None
         progress = self.progress
         if resumed is None:
-            progress.precision = choose_precision(self.config.precision, self.device)
             progress.batches = self._batches_in(0)
+            part = next(micro_batches(next(self.batches.iterate(0)), PROBE_TOKENS))
+            progress.precision = choose_precision(self.config.precision, self.device, lambda: self._try(part))
         self.clock = Clock(progress.step, progress.elapsed)
         self.journal.rewind(logged=progress.logged, evaluated=progress.evaluated)
         self.model.train()
@@ -135,6 +139,11 @@ class Trainer:
                 device=str(self.device), precision=progress.precision, resumed_from=resumed,
             )
         )  # fmt: skip
+
+    def _try(self, part: Batch) -> None:
+        """Compute a gradient and drop it, as `choose_precision` does to see what is fast."""
+        self.loss(self.model, to_device(part, self.device)).loss.backward()
+        self.model.zero_grad()
 
     def _restore(self) -> Path | None:
         found = self.store.load(self.device)
@@ -161,8 +170,7 @@ class Trainer:
     def _stream(self) -> Generator[Batch, None, None]:
         """Give batches without end, from where `progress` stands."""
         while True:
-            with closing(self.batches.iterate(self.progress.epoch, start=self.progress.batch)) as epoch:
-                yield from epoch
+            yield from self.batches.iterate(self.progress.epoch, start=self.progress.batch)
             assert self.progress.batch == 0, "iterate gives as many batches as num_batches says"
 
     def _batches_in(self, epoch: int) -> int:
@@ -228,7 +236,7 @@ class Trainer:
         Where memory runs out, the step begins again with the batch in smaller parts. None if asked to stop.
         """
         while True:
-            seed_step(self.config.seed, self.progress.step)
+            seed_step(self.config.seed, self.progress.step, self.device)
             try:
                 return self._accumulate(batch)
             except (RuntimeError, MemoryError) as error:
@@ -278,17 +286,12 @@ class Trainer:
 
     def _take_smaller_parts(self, batch: Batch) -> None:
         self.model.zero_grad()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # does nothing where CUDA isn't in use
         smaller = next_smaller(batch, self.progress.micro_tokens)
         if smaller is None:
-            raise TrainingError(
-                "out of memory with a single row of the batch; take shorter texts or a smaller model."
-            )
+            raise TrainingError("out of memory with a single row; take shorter texts or a smaller model.")
         self.progress.micro_tokens = smaller
-        self._warn(
-            f"out of memory; from here on at most {smaller} tokens are taken at once, in the same batches."
-        )
+        self._warn(f"out of memory; from here on parts of at most {smaller} tokens, in the same batches.")
 
     # Measuring and keeping
 
@@ -318,7 +321,7 @@ class Trainer:
         try:
             with self.averaging.applied(self.model):
                 if self.evaluate is not None:
-                    seed_step(self.config.seed, -progress.step)
+                    seed_step(self.config.seed, -progress.step, self.device)
                     with torch.no_grad(), self._autocast():
                         metrics, sample = self.evaluate(self.model, self.stop.requested)
                     if self.stop.requested():
@@ -386,16 +389,10 @@ class Trainer:
 
     def _result(self, reason: Reason) -> Result:
         p = self.progress
-        return Result(
-            reason, p.best, p.best_step, p.last, steps=p.step, seconds=self.clock.elapsed(), tokens=p.tokens
-        )
+        return Result(reason, p.best, p.best_step, p.last, p.step, self.clock.elapsed(), p.tokens)
 
     def _autocast(self) -> AbstractContextManager[object]:
         return autocast(self.progress.precision, self.device)
 
     def _warn(self, text: str) -> None:
         self.report(Warned(text))
-
-
-def _save_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
-    save_tensors(folder / "model.safetensors", weights)

@@ -44,7 +44,7 @@ def micro_batches(batch: Batch, most_tokens: int | None) -> Iterator[Batch]:
 
 
 def next_smaller(batch: Batch, most_tokens: int | None) -> int | None:
-    """Give half the tokens that `micro_batches` puts in a part of this batch; None if a part is a single row already."""
+    """Give half the tokens that `micro_batches` puts in a part of this batch; None if that is a single row."""
     rows, width = _size(batch)
     at_once = rows if most_tokens is None else min(rows, max(1, most_tokens // width))
     return None if at_once == 1 else at_once * width // 2

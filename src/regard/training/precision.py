@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
-from torch.nn.functional import linear
 
 from regard.errors import ConfigError
 
@@ -17,7 +17,7 @@ __all__ = ["Precision", "autocast", "choose_device", "choose_precision", "compil
 
 Precision = Literal["fp32", "bf16"]
 WORTHWHILE = 1.3
-"""How much faster a bf16 product must be before bf16 is worth its casts and its eight bits of mantissa."""
+"""How much faster bf16 must be before it is worth its eight bits of mantissa."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -42,40 +42,39 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_precision(asked: str, device: torch.device) -> Precision:
+def choose_precision(asked: str, device: torch.device, attempt: Callable[[], object]) -> Precision:
     """Resolve `auto`: bf16 on a CUDA device that has it, and on a CPU that is found to be faster at it; else fp32.
 
+    On a CPU, `attempt` is timed: the forward and backward pass of a small part of the run's own data through its own
+    model. A matrix product alone would mislead, as narrow models lose more in casts and attention than they win.
     A run records the answer, because a second measurement may differ and a resumed run must not.
     """
     if asked == "fp32" or asked == "bf16":
         return "bf16" if asked == "bf16" else "fp32"
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if device.type == "cpu" and measure_bf16_gain() >= WORTHWHILE else "fp32"
+    return "bf16" if device.type == "cpu" and measure_bf16_gain(attempt) >= WORTHWHILE else "fp32"
 
 
-def measure_bf16_gain(size: int = 384, repeats: int = 7) -> float:
-    """Time a linear layer's forward product in fp32 and under bf16 autocast on the CPU; give fp32's time over bf16's.
+def measure_bf16_gain(attempt: Callable[[], object], *, rounds: int = 5, seconds: float = 2.0) -> float:
+    """Time `attempt` on the CPU in fp32 and under bf16 autocast; give fp32's time over bf16's.
 
-    The two alternate and the shortest of `repeats` counts, so that other work on the machine weighs little.
-    It takes some tens of milliseconds, of which the first products, which set up the kernels, aren't counted.
+    The two alternate and the shortest of each counts, so that other work on the machine weighs little. The first round,
+    which sets up the kernels, isn't counted; after `seconds` no new round begins.
     """
-    generator = torch.Generator().manual_seed(0)
-    states = torch.randn(512, size, generator=generator)
-    weight = torch.randn(size, size, generator=generator)
-    half = weight.bfloat16()
-    fp32 = bf16 = float("inf")
-    with torch.inference_mode():
-        for repeat in range(repeats + 1):
+    cpu = torch.device("cpu")
+    best: dict[Precision, float] = {}
+    began = time.perf_counter()
+    for number in range(rounds + 1):
+        if len(best) == 2 and time.perf_counter() - began > seconds:
+            break
+        for precision in get_args(Precision):
             start = time.perf_counter()
-            linear(states, weight)
-            middle = time.perf_counter()
-            # A real batch is so much longer than this one that the cast of its weights is lost beside it.
-            linear(states.bfloat16(), half)
-            if repeat:
-                fp32 = min(fp32, middle - start)
-                bf16 = min(bf16, time.perf_counter() - middle)
-    return fp32 / bf16
+            with autocast(precision, cpu):
+                attempt()
+            if number:
+                best[precision] = min(best.get(precision, math.inf), time.perf_counter() - start)
+    return best["fp32"] / best["bf16"]
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:

@@ -25,7 +25,7 @@ from regard.checkpoints.files import load_tensors, read_json, save_tensors, sync
 from regard.errors import CheckpointError, ConfigError
 from regard.training.config import TrainConfig
 
-__all__ = ["Progress", "StateStore", "compare_settings", "seed_step"]
+__all__ = ["Progress", "StateStore", "compare_settings", "save_weights", "seed_step"]
 
 MANIFEST = "manifest.json"
 _FOLDER = re.compile(r"step-(\d+)(\.old)?")
@@ -104,14 +104,25 @@ class Progress:
         self.logged = self.step
 
 
-def seed_step(seed: int, step: int) -> None:
-    """Seed torch, on every device, for one step: dropout is then a function of the run's seed and the step alone.
+def save_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write a model's weights to `model.safetensors` in a folder, atomically; the least that a best model is."""
+    save_tensors(folder / "model.safetensors", weights)
 
-    A step that is done again, after a kill or with less memory, draws what it drew before; and whatever else
-    used the generator in between, an evaluation for instance, makes no difference.
+
+def seed_step(seed: int, step: int, device: torch.device) -> None:
+    """Seed torch's generators for one step: dropout is then a function of the run's seed and the step alone.
+
+    A step that is done again, after a kill or with less memory, draws what it drew before; and whatever else used
+    the generator in between, an evaluation for instance, makes no difference.
     """
     digest = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=8).digest()
-    torch.manual_seed(int.from_bytes(digest, "little") >> 1)
+    number = int.from_bytes(digest, "little") >> 1
+    # Not torch.manual_seed: it seeds every kind of device there might be, which takes longer than a small step.
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        torch.cuda.manual_seed_all(number)
+    elif device.type == "mps":
+        torch.mps.manual_seed(number)
 
 
 def compare_settings(before: Mapping[str, Any], config: TrainConfig) -> str | None:
