@@ -20,7 +20,8 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "vocab_size": (1, 10_000_000), "width": (1, 65_536), "num_layers": (1, 1_000), "num_decoder_layers": (1, 1_000),
     "num_heads": (1, 1_024), "num_kv_heads": (1, 1_024), "head_size": (1, 65_536), "ffn_width": (1, 1_048_576),
     "context": (1, 100_000_000), "window": (1, 100_000_000), "global_every": (0, 1_000), "rotary_base": (1, 1e12),
-    "relative_buckets": (4, 65_536), "relative_distance": (2, 1_000_000), "norm_eps": (0, 1), "num_segments": (0, 1_024),
+    "relative_buckets": (4, 65_536), "relative_distance": (2, 1_000_000), "norm_eps": (0, 1),
+    "num_segments": (0, 1_024),
     "attention_scale": (1e-6, 1e6), "attention_softcap": (1e-6, 1e6), "logit_softcap": (1e-6, 1e6), "init_std": (0, 10),
     "dropout": (0, 0.99), "attention_dropout": (0, 0.99), "ffn_dropout": (0, 0.99),
 }  # fmt: skip
@@ -104,7 +105,9 @@ class ModelConfig:
             if self.width % self.num_heads:
                 options = [h for h in range(1, self.width + 1) if self.width % h == 0]
                 nearest = min(options, key=lambda h: abs(h - self.num_heads))
-                raise ConfigError(f"num_heads={self.num_heads} does not divide width={self.width}; try {nearest}.")
+                raise ConfigError(
+                    f"num_heads={self.num_heads} does not divide width={self.width}; try {nearest}."
+                )
             fill(self, "head_size", self.width // self.num_heads)
         fill(self, "ffn_width", self.ffn_width or 4 * self.width)
         fill(self, "qkv_bias", self.bias if self.qkv_bias is None else self.qkv_bias)
@@ -149,7 +152,10 @@ class ModelConfig:
         for key in ("kind", "vocab_size"):
             if key not in values:
                 raise ConfigError(f"the model configuration has no {key!r}.")
-        return cls(**{k: tuple(v) if k == "labels" and isinstance(v, list) else v for k, v in values.items()})
+        fields: dict[str, Any] = dict(values)
+        if isinstance(fields.get("labels"), list):
+            fields["labels"] = tuple(fields["labels"])
+        return cls(**fields)
 
     @classmethod
     def field_help(cls) -> dict[str, str]:
@@ -231,7 +237,9 @@ def _check_types(config: ModelConfig) -> None:
             continue
         if options and all(isinstance(o, str) for o in options):  # a Literal
             if value not in options:
-                raise ConfigError(f"{name}={value!r} is not one of {', '.join(options)}. {suggest(str(value), options)}".strip())
+                raise ConfigError(
+                    f"{name}={value!r} is not one of {', '.join(options)}. {suggest(str(value), options)}".strip()
+                )
             continue
         types = [o for o in options if o is not type(None)] or [hint]
         if bool in types and isinstance(value, bool):
@@ -246,13 +254,17 @@ def _check_types(config: ModelConfig) -> None:
             low, high = _LIMITS[name]
             if not low <= value <= high:
                 raise ConfigError(f"{name}={value!r} is out of range; allowed are {low:g} to {high:g}.")
-    if not isinstance(config.labels, (tuple, list)) or not all(isinstance(label, str) for label in config.labels):
+    if not isinstance(config.labels, (tuple, list)) or not all(
+        isinstance(label, str) for label in config.labels
+    ):
         raise ConfigError("labels must be a list of strings.")
 
 
 def _check_effect(c: ModelConfig) -> None:
     if c.kind == "encoder-decoder" and (c.num_segments or c.pooler):
-        raise ConfigError("num_segments and pooler are for encoders and decoders, not for kind='encoder-decoder'.")
+        raise ConfigError(
+            "num_segments and pooler are for encoders and decoders, not for kind='encoder-decoder'."
+        )
     if c.global_every and c.window is None:
         raise ConfigError(f"global_every={c.global_every} has no effect without a window; set window too.")
 
@@ -264,13 +276,19 @@ def _check_fit(config: ModelConfig) -> None:
     if c.num_heads % c.num_kv_heads:
         raise ConfigError(f"num_kv_heads={c.num_kv_heads} does not divide num_heads={c.num_heads}.")
     if c.position == "rotary" and c.head_size % 2:
-        raise ConfigError(f"rotary positions need an even head_size, not {c.head_size}; change width or num_heads.")
+        raise ConfigError(
+            f"rotary positions need an even head_size, not {c.head_size}; change width or num_heads."
+        )
     if c.position == "sinusoidal" and c.width % 2:
         raise ConfigError(f"sinusoidal positions need an even width, not {c.width}.")
     if c.kind != "encoder-decoder" and c.num_decoder_layers is not None:
-        raise ConfigError(f"num_decoder_layers is for kind='encoder-decoder', not {c.kind!r}; use num_layers.")
+        raise ConfigError(
+            f"num_decoder_layers is for kind='encoder-decoder', not {c.kind!r}; use num_layers."
+        )
     if c.head in ("classify", "tag") and (c.kind == "encoder-decoder" or len(c.labels) < 2):
-        raise ConfigError(f"head={c.head!r} needs an encoder or decoder and at least two labels; labels={list(c.labels)}.")
+        raise ConfigError(
+            f"head={c.head!r} needs an encoder or decoder and at least two labels; labels={list(c.labels)}."
+        )
     if c.labels and c.head not in ("classify", "tag"):
         raise ConfigError(f"labels are for head='classify' or 'tag', not {c.head!r}.")
     if c.head == "none" and c.kind == "encoder-decoder":
@@ -287,7 +305,9 @@ def _check_fit(config: ModelConfig) -> None:
             raise ConfigError(f"{name}={value} is outside the vocabulary of {c.vocab_size} tokens.")
     parameters = c.num_parameters()
     if parameters > _MAX_PARAMETERS:
-        raise ConfigError(f"this model would have {parameters:,} weights, {parameters * 4 / 2**30:,.0f} GiB in fp32; make it smaller.")
+        raise ConfigError(
+            f"this model would have {parameters:,} weights, {parameters * 4 / 2**30:,.0f} GiB in fp32; make it smaller."
+        )
 
 
 def _parameter_counts(c: ModelConfig) -> dict[str, int]:

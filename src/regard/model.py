@@ -39,11 +39,14 @@ class Model:
         >>> print(model.translate("A dog runs."))  # doctest: +SKIP
     """
 
-    def __init__(self, module: Encoder | Decoder | EncoderDecoder, tokenizer: Tokenizer, config: ModelConfig) -> None:
+    def __init__(
+        self, module: Encoder | Decoder | EncoderDecoder, tokenizer: Tokenizer, config: ModelConfig
+    ) -> None:
         self.module, self.tokenizer, self.config = module, tokenizer, config
 
     def __repr__(self) -> str:
-        return f"Model({self.config.kind}, {self.config.num_parameters():,} weights, {self.tokenizer.vocab_size} tokens)"
+        weights = f"{self.config.num_parameters():,} weights"
+        return f"Model({self.config.kind}, {weights}, {self.tokenizer.vocab_size} tokens)"
 
     @property
     def parts(self) -> Parts:
@@ -80,7 +83,9 @@ class Model:
 
     @torch.inference_mode()
     def logits(
-        self, ids: Int[Tensor, "B T"] | Sequence[Sequence[int]], target: Int[Tensor, "B T"] | Sequence[Sequence[int]] | None = None
+        self,
+        ids: Int[Tensor, "B T"] | Sequence[Sequence[int]],
+        target: Int[Tensor, "B T"] | Sequence[Sequence[int]] | None = None,
     ) -> Float[Tensor, "B T V"]:
         """Score what may follow each token (an encoder: what may stand there); `target` for an encoder-decoder.
 
@@ -98,9 +103,13 @@ class Model:
         try:
             tensor = torch.as_tensor(ids, dtype=torch.long, device=self.parts.device)
         except (ValueError, TypeError):
-            raise ConfigError("ids must be rows of whole numbers, all of one length: [[5, 8, 13], [7, 2, 9]].") from None
+            raise ConfigError(
+                "ids must be rows of whole numbers, all of one length: [[5, 8, 13], [7, 2, 9]]."
+            ) from None
         if tensor.ndim != 2 or tensor.numel() == 0:
-            raise ConfigError(f"ids have shape {tuple(tensor.shape)}; give (batch, tokens), for one text [[5, 8, 13]].")
+            raise ConfigError(
+                f"ids have shape {tuple(tensor.shape)}; give (batch, tokens), for one text [[5, 8, 13]]."
+            )
         if int(tensor.min()) < 0 or int(tensor.max()) >= self.config.vocab_size:
             raise ConfigError(f"an id is outside the vocabulary of 0 to {self.config.vocab_size - 1}.")
         return tensor
@@ -118,5 +127,3 @@ def load(path: str | Path, *, device: str = "cpu") -> Model:
     """
     parts = load_parts(path, device=device)
     return Model(parts.module, parts.tokenizer, parts.config)  # type: ignore[arg-type]
-
-

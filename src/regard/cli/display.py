@@ -38,7 +38,9 @@ class Display:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._live is not None:
             self._live.stop()
 
@@ -96,14 +98,21 @@ class Display:
             bar = Text("━" * filled, style="green") + Text("━" * (_WIDTH - filled), style="dim")
             lines.append(bar + Text(f"  step {now.step:,}{of}, epoch {now.epoch + 1}", style="bold"))
             left = f", {_clock(now.remaining)} left" if now.remaining is not None else ""
-            lines.append(Text(f"{_clock(now.elapsed)}{left}, {now.tokens_per_second:,.0f} tokens/s, rate {now.lr:.2g}"))
+            lines.append(
+                Text(f"{_clock(now.elapsed)}{left}, {now.tokens_per_second:,.0f} tokens/s, rate {now.lr:.2g}")
+            )
             lines.append(Text(f"loss    {now.nll:8.4f}  ") + Text(_spark(self.losses), style="cyan"))
         for name in self.metrics[-1] if self.metrics else ():
             values = [m[name] for m in self.metrics if name in m]
             lines.append(Text(f"{name:8}{values[-1]:8.4g}  ") + Text(_spark(values), style="magenta"))
         if self.sample:
             lines.append(Text(printable(self.sample, keep="\n"), style="italic"))
-        return Panel(Group(*lines), title=f"regard train {self.title}", title_align="left", width=min(100, self._columns()))
+        return Panel(
+            Group(*lines),
+            title=f"regard train {self.title}",
+            title_align="left",
+            width=min(100, self._columns()),
+        )
 
     def _columns(self) -> int:
         return self._live.console.width if self._live is not None else 100
@@ -118,7 +127,8 @@ def _stepped(event: Stepped) -> str:
     of = f"/{event.steps}" if event.steps else ""
     left = f", {_clock(event.remaining)} left" if event.remaining is not None else ""
     return (
-        f"step {event.step}{of} epoch {event.epoch + 1}: loss {event.nll:.4f}, {event.tokens_per_second:,.0f} tokens/s, "
+        f"step {event.step}{of} epoch {event.epoch + 1}: loss {event.nll:.4f}, "
+        f"{event.tokens_per_second:,.0f} tokens/s, "
         f"{_clock(event.elapsed)}{left}"
     )
 

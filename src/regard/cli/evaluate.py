@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -18,6 +18,8 @@ def command(
     beams: int = 4,
     lowercase: bool = False,
     columns: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    documents: Literal["file", "line", "blank"] | None = None,
+    split: str | None = None,
     encoding: str = "utf-8",
     skip_bad_rows: bool = False,
     device: str = "cpu",
@@ -37,6 +39,10 @@ def command(
         Score texts lower-cased; a run that was trained lower-cased does so anyway.
     columns
         The columns that hold the task's fields, in their order.
+    documents
+        What a document of plain text is; unset: a file.
+    split
+        Of a hub data set.
     encoding
         Of text files.
     skip_bad_rows
@@ -47,11 +53,11 @@ def command(
         Print one JSON object on standard output.
     """
     from regard.runs import evaluate
+    from regard.tasks.preparation import Reading
 
     out = Output(json)
-    found = evaluate(
-        run, data, beams=beams, lowercase=lowercase, columns=columns, encoding=encoding, skip_bad_rows=skip_bad_rows, device=device
-    )
+    reading = Reading(columns, documents, split, encoding, skip_bad_rows)
+    found = evaluate(run, data, beams=beams, lowercase=lowercase, reading=reading, device=device)
     out.table([{"metric": name, "value": value} for name, value in found.metrics.items()])
     for name, value in found.details.items():
         out.line(f"{name}: {value}" if isinstance(value, str) else f"{name}:")

@@ -31,8 +31,9 @@ def command(run: Path | None = None, /, *, presets: bool = False, json: bool = F
             config = preset(name)
             rows.append(
                 {
-                    "preset": name, "kind": config.kind, "weights": f"{config.num_parameters():,}", "layers": config.num_layers,
-                    "width": config.width, "heads": config.num_heads, "position": config.position, "context": config.context,
+                    "preset": name, "kind": config.kind, "weights": f"{config.num_parameters():,}",
+                    "layers": config.num_layers, "width": config.width, "heads": config.num_heads, "position": config.position,
+                    "context": config.context,
                 }
             )  # fmt: skip
         out.table(rows)
@@ -46,6 +47,12 @@ def command(run: Path | None = None, /, *, presets: bool = False, json: bool = F
             out.line(f"{group}:")
             width = max(len(name) for name in values)
             for name, value in values.items():
-                shown = f"{value:.6g}" if isinstance(value, float) else f"{value:,}" if type(value) is int else value
+                shown = (
+                    f"{value:.6g}"
+                    if isinstance(value, float)
+                    else f"{value:,}"
+                    if type(value) is int
+                    else value
+                )
                 out.line(f"  {name:{width}}  {shown}")
     out.result({"run": run, **found})

@@ -59,11 +59,13 @@ def command(
         words = Tokenizer.load(tokenizer)
         rows = [{"text": t, "ids": (ids := words.encode(t)), "pieces": words.tokens(ids)} for t in text]
         for row in rows:
-            output.line(" ".join(f"{piece}({i})" for piece, i in zip(row["pieces"], row["ids"], strict=True)))  # type: ignore[arg-type]
+            output.line(" ".join(f"{piece}({i})" for piece, i in zip(row["pieces"], row["ids"], strict=True)))
         output.result({"texts": rows})
         return
     if not data or out is None or text:
-        raise ConfigError("give data and --out to train a tokenizer, or --tokenizer and --text to look at one.")
+        raise ConfigError(
+            "give data and --out to train a tokenizer, or --tokenizer and --text to look at one."
+        )
     if (out / "tokenizer.json").exists():
         raise ConfigError(f"{out} holds a tokenizer already; name another --out.")
     from regard.data.sources import open_source

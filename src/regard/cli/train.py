@@ -11,8 +11,10 @@ from cyclopts import Parameter
 
 from regard.cli.show import Output
 from regard.config import ModelConfig
+from regard.errors import ConfigError
 from regard.training.config import TrainConfig
 
+Documents = Literal["file", "line", "blank"]
 TaskName = Literal["translate", "generate", "fill", "denoise", "classify", "tag"]
 
 # What follows from the data, or is set by --model alone.
@@ -22,7 +24,7 @@ _SEVERAL = Parameter(consume_multiple=True, negative=())
 
 def train(
     task: TaskName,
-    data: list[str],
+    data: list[str] | None = None,
     /,
     *,
     out: Path | None = None,
@@ -33,6 +35,8 @@ def train(
     vocab_size: int | None = None,
     lowercase: bool = False,
     columns: Annotated[list[str] | None, _SEVERAL] = None,
+    documents: Documents | None = None,
+    split: str | None = None,
     encoding: str = "utf-8",
     skip_bad_rows: bool = False,
     json: bool = False,
@@ -49,6 +53,7 @@ def train(
         translate (any text to text), generate, fill (masked words), denoise, classify or tag.
     data
         Files, folders, - for standard input or hub:owner/name. For translate, two parallel files or one of pairs.
+        None with --resume.
     out
         The run's folder; unset: the next free runs/TASK-N.
     valid
@@ -65,6 +70,10 @@ def train(
         Lower-case all text, and the scores.
     columns
         The columns that hold the task's fields, in their order.
+    documents
+        What a document of plain text is; unset: a file.
+    split
+        Of a hub data set.
     encoding
         Of text files.
     skip_bad_rows
@@ -74,30 +83,42 @@ def train(
     """
     from regard import runs
     from regard.cli.display import Display
+    from regard.tasks.preparation import Reading
 
     given = {name: value for name, value in settings.items() if value is not None}
     output = Output(json)
     with Display(output, task) as display:
         if resume:
-            refused = dict(
-                valid=valid, model=model, tokenizer=tokenizer, vocab_size=vocab_size, columns=columns, lowercase=lowercase or None
+            changed = {
+                "data": data, "valid": valid, "model": model, "tokenizer": tokenizer, "vocab_size": vocab_size,
+                "lowercase": lowercase, "columns": columns, "documents": documents, "split": split,
+                "skip_bad_rows": skip_bad_rows,
+            }  # fmt: skip
+            result = runs.resume_run(
+                out, [name for name, value in changed.items() if value], given, display, task=task
             )
-            result = runs.resume_run(out, [n for n, v in refused.items() if v is not None], given, display)
         else:
+            if not data:
+                raise ConfigError(
+                    "there is no data; name files, a folder, - for standard input or hub:owner/name."
+                )
             result = runs.train(
                 task, data, out=out, valid=valid, model=model, tokenizer=tokenizer, vocab_size=vocab_size,
-                lowercase=lowercase, columns=columns, encoding=encoding, skip_bad_rows=skip_bad_rows,
+                lowercase=lowercase, reading=Reading(columns, documents, split, encoding, skip_bad_rows),
                 report=display, **given,
             )  # fmt: skip
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in result.evaluation.metrics.items())
     training = result.training
-    output.line(f"{result.path}: {metrics} after {training.steps} steps, {training.seconds:.0f} s ({training.reason})")
+    output.line(
+        f"{result.path}: {metrics} after {training.steps} steps, {training.seconds:.0f} s ({training.reason})"
+    )
     for name, value in result.evaluation.details.items():
         if isinstance(value, str):
             output.line(f"{name}: {value}")
     output.result(
         {
-            "run": result.path, "task": task, "metrics": result.evaluation.metrics, "details": result.evaluation.details,
+            "run": result.path, "task": task, "metrics": result.evaluation.metrics,
+            "details": result.evaluation.details,
             "steps": training.steps, "seconds": training.seconds, "tokens": training.tokens, "reason": training.reason,
             "best_step": training.best_step,
         }
@@ -113,9 +134,14 @@ def _flags() -> list[inspect.Parameter]:
         for field in dataclasses.fields(owner):
             if owner is ModelConfig and field.name in _NOT_FLAGS:
                 continue
-            note = Parameter(help=helps[field.name], group=group, negative=())
-            annotation = Annotated[hints[field.name] | None, note]
-            flags.append(inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+            off = f"--no-{field.name.replace('_', '-')}" if hints[field.name] in (bool, bool | None) else ()
+            note = Parameter(help=helps[field.name], group=group, negative=off)
+            annotation: Any = Annotated[hints[field.name] | None, note]
+            flags.append(
+                inspect.Parameter(
+                    field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+                )
+            )
     return flags
 
 

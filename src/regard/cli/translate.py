@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -94,8 +94,8 @@ def command(
 
 
 def bulk(
-    out: Output, run: Path, source: Path, target: Path, work: object, settings: dict[str, object], *, encoding: str,
-    skip_bad_rows: bool,
+    out: Output, run: Path, source: Path, target: Path, work: Callable[[Sequence[str]], list[str]],
+    settings: Mapping[str, object], *, encoding: str, skip_bad_rows: bool,
 ) -> None:  # fmt: skip
     """Run a bulk job with a progress bar where there is a terminal."""
     import time
@@ -103,8 +103,7 @@ def bulk(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from regard.checkpoints.files import file_digest
-    from regard.tasks.bulk import run_bulk
+    from regard.tasks.bulk import file_digest, run_bulk
 
     began = time.perf_counter()
     console = Console(stderr=True)
@@ -114,7 +113,7 @@ def bulk(
     ) as bar:  # fmt: skip
         row = bar.add_task(target.name, total=None)
         result = run_bulk(
-            source, target, work, settings={**settings, "model": file_digest(run / "model.safetensors")},  # type: ignore[arg-type]
+            source, target, work, settings={**settings, "model": file_digest(run / "model.safetensors")},
             encoding=encoding, skip_bad_rows=skip_bad_rows,
             progress=lambda done, total: bar.update(row, completed=done, total=total),
         )  # fmt: skip
@@ -123,7 +122,13 @@ def bulk(
     bad = f"; empty lines left for {', '.join(map(str, result.bad))}" if result.bad else ""
     out.line(f"{target}: {result.lines} lines in {seconds:.1f} s{resumed}{bad}")
     out.result(
-        {"output": target, "lines": result.lines, "resumed": result.resumed, "bad": list(result.bad), "seconds": seconds}
+        {
+            "output": target,
+            "lines": result.lines,
+            "resumed": result.resumed,
+            "bad": list(result.bad),
+            "seconds": seconds,
+        }
     )
 
 

@@ -44,7 +44,9 @@ class Decoding:
         device = embedding.weight.device
         self._ids = torch.empty(batch, 0, dtype=torch.long, device=device)  # only grows without a cache
         self._keys: Tensor | None = None  # (B, slots) which are real; None while all are
-        self._positions = torch.empty(0, dtype=torch.long, device=device)  # (slots,), or (B, slots) with padding
+        self._positions = torch.empty(
+            0, dtype=torch.long, device=device
+        )  # (slots,), or (B, slots) with padding
         self._sources = torch.arange(batch, device=device)
         self.length = 0
 
@@ -58,7 +60,9 @@ class Decoding:
         """
         new = ids.shape[1]
         if self.length + new > self.config.context:
-            raise ConfigError(f"{self.length + new} tokens are more than the model's context of {self.config.context}.")
+            raise ConfigError(
+                f"{self.length + new} tokens are more than the model's context of {self.config.context}."
+            )
         self._place(ids, key_mask)
         start, self.length = self.length, self.length + new
         if self._cache is None:

@@ -22,16 +22,18 @@ from regard.nn.positions import make_position
 class Stack(nn.Module):
     """Give embeddings their positions and pass them through the blocks."""
 
-    def __init__(self, config: ModelConfig, *, name: str, num_layers: int, causal: bool, cross: bool = False) -> None:
+    def __init__(
+        self, config: ModelConfig, *, name: str, num_layers: int, causal: bool, cross: bool = False
+    ) -> None:
         super().__init__()
         self.causal = causal
         self.position = make_position(config, bidirectional=not causal)
         self.norm_in = make_norm(config) if config.embedding_norm else nn.Identity()
         self.dropout = Dropout(config.dropout)
         every = config.global_every
-        windows = [None if every and (i + 1) % every == 0 else config.window for i in range(num_layers)]
+        self.windows = [None if every and (i + 1) % every == 0 else config.window for i in range(num_layers)]
         self.blocks = nn.ModuleList(
-            Block(config, name=f"{name}.{i}", cross=cross, cross_name=f"cross.{i}", window=windows[i]) for i in range(num_layers)
+            Block(config, name=f"{name}.{i}", cross=cross, cross_name=f"cross.{i}") for i in range(num_layers)
         )
         self.norm_out = make_norm(config) if config.norm_placement != "post" else nn.Identity()
 
@@ -50,9 +52,8 @@ class Stack(nn.Module):
         x = self.dropout(self.norm_in(self.position.add(x, positions)))
         terms = self.position.terms(positions, positions if key_positions is None else key_positions)
         mask = replace(mask, causal=self.causal)
-        windowed = {None: mask}
-        for i, block in enumerate(self.blocks):
-            window = block.attention.window
+        windowed: dict[int | None, Mask] = {None: mask}
+        for i, (block, window) in enumerate(zip(self.blocks, self.windows, strict=True)):
             own = windowed.setdefault(window, replace(mask, window=window))
             x = block(
                 x, mask=own, terms=terms, memory=memory, memory_mask=memory_mask,
@@ -95,7 +96,9 @@ class SingleStack(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.width)
-        self.segment_embedding = nn.Embedding(config.num_segments, config.width) if config.num_segments else None
+        self.segment_embedding = (
+            nn.Embedding(config.num_segments, config.width) if config.num_segments else None
+        )
         name = "decoder" if self.causal else "encoder"
         self.stack = Stack(config, name=name, num_layers=config.num_layers, causal=self.causal)
         self.pooler = nn.Linear(config.width, config.width) if config.pooler else None
@@ -137,11 +140,15 @@ class SingleStack(nn.Module):
         documents: Int[Tensor, "B T"] | None = None,
         segments: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B ..."]:
-        """Give (B, T, V) token scores, (B, T, L) tag scores, (B, L) class scores or (B, T, D) states, as the head is."""
-        hidden = self.hidden(ids, key_mask=key_mask, positions=positions, documents=documents, segments=segments)
+        """Give scores of tokens (B, T, V), tags (B, T, L) or classes (B, L), or states (B, T, D), as the head is."""
+        hidden = self.hidden(
+            ids, key_mask=key_mask, positions=positions, documents=documents, segments=segments
+        )
         return self.head(self.pool(hidden, key_mask) if self.config.head == "classify" else hidden)
 
-    def pool(self, hidden: Float[Tensor, "B T D"], key_mask: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, "B D"]:
+    def pool(
+        self, hidden: Float[Tensor, "B T D"], key_mask: Bool[Tensor, "B T"] | None = None
+    ) -> Float[Tensor, "B D"]:
         """Make one vector of a text: its first real token's, its last one's, or the mean."""
         real = hidden.new_ones(hidden.shape[:2]) if key_mask is None else key_mask.to(hidden.dtype)
         rows = torch.arange(len(hidden), device=hidden.device)
@@ -164,7 +171,12 @@ class Decoder(SingleStack):
     causal = True
 
     def start(
-        self, *, batch: int, source: Tensor | None = None, source_mask: Tensor | None = None, use_cache: bool = True
+        self,
+        *,
+        batch: int,
+        source: Tensor | None = None,
+        source_mask: Tensor | None = None,
+        use_cache: bool = True,
     ) -> Decoding:
         """Begin to generate `batch` rows; see Decoding."""
         if source is not None or source_mask is not None:
@@ -180,13 +192,19 @@ class EncoderDecoder(nn.Module):
         self.config = config
         assert config.num_decoder_layers is not None
         self.embedding = nn.Embedding(config.vocab_size, config.width)
-        self.target_embedding = self.embedding if config.share_embeddings else nn.Embedding(config.vocab_size, config.width)
+        self.target_embedding = (
+            self.embedding if config.share_embeddings else nn.Embedding(config.vocab_size, config.width)
+        )
         self.encoder = Stack(config, name="encoder", num_layers=config.num_layers, causal=False)
-        self.decoder = Stack(config, name="decoder", num_layers=config.num_decoder_layers, causal=True, cross=True)
+        self.decoder = Stack(
+            config, name="decoder", num_layers=config.num_decoder_layers, causal=True, cross=True
+        )
         self.head = Head(config, self.target_embedding)
         initialise(self, config)
 
-    def encode(self, source: Int[Tensor, "B S"], source_mask: Bool[Tensor, "B S"] | None = None) -> Float[Tensor, "B S D"]:
+    def encode(
+        self, source: Int[Tensor, "B S"], source_mask: Bool[Tensor, "B S"] | None = None
+    ) -> Float[Tensor, "B S D"]:
         """Give the encoder's final states."""
         check_length(self.config, source.shape[1])
         x = embed(self.embedding, source, self.config)
@@ -234,7 +252,9 @@ class EncoderDecoder(nn.Module):
 
 def build(config: ModelConfig) -> Encoder | Decoder | EncoderDecoder:
     """Make the model that a configuration describes, with fresh weights from torch's generator."""
-    return {"encoder": Encoder, "decoder": Decoder, "encoder-decoder": EncoderDecoder}[config.kind](config)
+    if config.kind == "encoder-decoder":
+        return EncoderDecoder(config)
+    return Encoder(config) if config.kind == "encoder" else Decoder(config)
 
 
 def embed(table: nn.Embedding, ids: Int[Tensor, "B T"], config: ModelConfig) -> Float[Tensor, "B T D"]:

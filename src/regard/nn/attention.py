@@ -118,7 +118,9 @@ class Attend:
         dropout of weights it falls back to storing them anyway.
         """
         short = query.shape[2] * key.shape[2] <= _SHORT * _SHORT
-        return bool(self.softcap or self.dropout) or (query.device.type == "cpu" and query.requires_grad and short)
+        return bool(self.softcap or self.dropout) or (
+            query.device.type == "cpu" and query.requires_grad and short
+        )
 
     def reference(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, bias: Tensor | None = None
@@ -127,7 +129,9 @@ class Attend:
         groups = query.shape[1] // key.shape[1]
         if groups > 1:
             key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-        scores = query @ key.transpose(-1, -2) * (self.scale or 1 / math.sqrt(query.shape[-1]))  # (B, H, T, S)
+        scores = (
+            query @ key.transpose(-1, -2) * (self.scale or 1 / math.sqrt(query.shape[-1]))
+        )  # (B, H, T, S)
         scores = scores.float()
         if self.softcap:
             scores = self.softcap * torch.tanh(scores / self.softcap)
@@ -178,7 +182,9 @@ class Attend:
             raise ConfigError("the flexible kernel has no dropout of weights; set attention_dropout=0.")
         trains = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
         if trains and query.device.type == "cpu":
-            raise ConfigError("the flexible kernel has no gradients on a CPU; use the kernel 'auto' to train.")
+            raise ConfigError(
+                "the flexible kernel has no gradients on a CPU; use the kernel 'auto' to train."
+            )
         allowed = mask.dense(query.shape[2], key.shape[2], query.device)
         cap, lowest = self.softcap, torch.finfo(torch.float32).min
 
@@ -209,10 +215,10 @@ class Attention(nn.Module):
     Source: Vaswani et al. 2017, section 3.2.2.
     """
 
-    def __init__(self, config: ModelConfig, *, name: str = "", window: int | None = None) -> None:
+    def __init__(self, config: ModelConfig, *, name: str = "") -> None:
         super().__init__()
         assert config.head_size is not None and config.num_kv_heads is not None
-        self.name, self.window, self.head_size = name, window, config.head_size
+        self.name, self.head_size = name, config.head_size
         self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
         width, bias = config.width, bool(config.qkv_bias)
         self.query = nn.Linear(width, self.num_heads * self.head_size, bias=bias)
@@ -222,7 +228,11 @@ class Attention(nn.Module):
         # Henry et al. 2020, arXiv:2010.04245: scores that can't explode
         self.query_norm = RMSNorm(self.head_size, config.norm_eps) if config.query_key_norm else None
         self.key_norm = RMSNorm(self.head_size, config.norm_eps) if config.query_key_norm else None
-        self.scale, self.softcap, self.dropout = config.attention_scale, config.attention_softcap, config.attention_dropout
+        self.scale, self.softcap, self.dropout = (
+            config.attention_scale,
+            config.attention_softcap,
+            config.attention_dropout,
+        )
 
     def forward(
         self,
@@ -276,7 +286,9 @@ class Attention(nn.Module):
             ConfigError: it has other widths for keys or values, extra biases, or a zero key.
         """
         if not theirs._qkv_same_embed_dim or theirs.bias_k is not None or theirs.add_zero_attn:
-            raise ConfigError("only a MultiheadAttention with one width, without bias_k and add_zero_attn, can be taken over.")
+            raise ConfigError(
+                "only a MultiheadAttention with one width, without bias_k and add_zero_attn, can be taken over."
+            )
         width, has_bias = theirs.embed_dim, theirs.in_proj_bias is not None
         config = ModelConfig(
             kind="encoder", vocab_size=1, width=width, num_heads=theirs.num_heads, position="none", bias=has_bias,
@@ -299,8 +311,16 @@ class Attention(nn.Module):
         """
         width = self.query.in_features
         plain = self.num_kv_heads == self.num_heads and self.num_heads * self.head_size == width
-        if not plain or self.query_norm or self.softcap or self.scale or (self.query.bias is None) != (self.output.bias is None):
-            raise ConfigError("torch.nn.MultiheadAttention can't hold this attention: it has no grouped heads, norms, caps or scales.")
+        if (
+            not plain
+            or self.query_norm
+            or self.softcap
+            or self.scale
+            or (self.query.bias is None) != (self.output.bias is None)
+        ):
+            raise ConfigError(
+                "torch.nn.MultiheadAttention can't hold this attention: it has no grouped heads, norms, caps or scales."
+            )
         theirs = nn.MultiheadAttention(
             width, self.num_heads, dropout=self.dropout, bias=self.query.bias is not None, batch_first=True
         )

@@ -22,15 +22,16 @@ class Block(nn.Module):
         parallel  x = x + all sublayers(norm(x))   one norm, GPT-J's
     """
 
-    def __init__(self, config: ModelConfig, *, name: str, cross: bool = False, cross_name: str = "", window: int | None = None) -> None:
+    def __init__(self, config: ModelConfig, *, name: str, cross: bool = False, cross_name: str = "") -> None:
         super().__init__()
         self.placement = config.norm_placement
-        self.attention = Attention(config, name=name, window=window)
+        self.attention = Attention(config, name=name)
         self.attention_norm = make_norm(config)
         self.cross = Attention(config, name=cross_name) if cross else None
         self.feed_forward = FeedForward(config)
         if self.placement != "parallel":
-            self.cross_norm = make_norm(config) if cross else None
+            if cross:
+                self.cross_norm = make_norm(config)
             self.feed_forward_norm = make_norm(config)
         self.dropout = Dropout(config.dropout)
 

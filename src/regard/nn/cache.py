@@ -22,7 +22,10 @@ class LayerCache:
         start, self.length = self.length, self.length + key.shape[2]
         if self._keys is None or self._values is None or self.length > self._keys.shape[2]:
             capacity = max(16, 2 * self.length)
-            self._keys, self._values = _grown(self._keys, key, start, capacity), _grown(self._values, value, start, capacity)
+            self._keys, self._values = (
+                _grown(self._keys, key, start, capacity),
+                _grown(self._values, value, start, capacity),
+            )
         self._keys[:, :, start : self.length] = key
         self._values[:, :, start : self.length] = value
         return self._keys[:, :, : self.length], self._values[:, :, : self.length]
@@ -30,7 +33,9 @@ class LayerCache:
     def reorder(self, rows: Int[Tensor, " R"]) -> None:
         """Keep these rows, in this order; a row may come several times (beam search) or not at all."""
         if self._keys is not None and self._values is not None:
-            self._keys, self._values = self._keys.index_select(0, rows), self._values.index_select(0, rows)
+            length = self.length  # what lies beyond is room, not worth a copy
+            self._keys = self._keys[:, :, :length].index_select(0, rows)
+            self._values = self._values[:, :, :length].index_select(0, rows)
 
 
 class CrossCache:

@@ -67,7 +67,11 @@ class FeedForward(nn.Module):
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """Transform every token."""
         up = self.up(x)
-        inner = activate(up, self.activation) if self.gate is None else activate(self.gate(x), self.activation) * up
+        inner = (
+            activate(up, self.activation)
+            if self.gate is None
+            else activate(self.gate(x), self.activation) * up
+        )
         return self.down(self.dropout(inner))
 
 
@@ -102,7 +106,7 @@ class _ByteDropout(torch.autograd.Function):
         keep = random_bytes_mask(x, dropped_of_256)
         ctx.save_for_backward(keep)
         ctx.scale = 256 / (256 - dropped_of_256)  # type: ignore[attr-defined]
-        return torch.ops.aten.native_dropout_backward(x, keep, ctx.scale)  # x · keep · scale in one pass
+        return torch.ops.aten.native_dropout_backward(x, keep, ctx.scale)  # type: ignore[attr-defined] # x · keep · scale in one pass
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mask:
     """Say which keys each query may attend to; True means that it may.
 
@@ -30,7 +30,9 @@ class Mask:
     documents: tuple[Int[Tensor, "B T"], Int[Tensor, "B S"]] | None = None
     prefix: Int[Tensor, " B"] | None = None
     offset: int | None = None
-    _made: dict[tuple[int, int], Tensor | None] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _made: dict[tuple[int, int], Tensor | None] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def is_empty(self) -> bool:
@@ -42,7 +44,9 @@ class Mask:
         if self.keys is not None or self.documents is not None:
             return True
         first = num_keys - num_queries if self.offset is None else self.offset
-        if self.window is not None and (first <= -self.window or first + num_queries - num_keys >= self.window):
+        if self.window is not None and (
+            first <= -self.window or first + num_queries - num_keys >= self.window
+        ):
             return True
         return self.causal and first < 0
 
@@ -52,7 +56,9 @@ class Mask:
         facts = self.keys is not None or self.documents is not None or self.prefix is not None
         return self.causal and covered and not facts and num_queries == num_keys and not self.offset
 
-    def dense(self, num_queries: int, num_keys: int, device: torch.device | str) -> Bool[Tensor, "B_or_1 1 T S"] | None:
+    def dense(
+        self, num_queries: int, num_keys: int, device: torch.device | str
+    ) -> Bool[Tensor, "B_or_1 1 T S"] | None:
         """Make the boolean matrix, or None where everything is allowed; all layers of a pass share one."""
         if self.is_empty:
             return None

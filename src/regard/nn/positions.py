@@ -1,7 +1,8 @@
 """Where a token stands: six answers, behind one interface.
 
 Attention alone sees a set. A position kind can tell it the order at three places: `add` to the embeddings, `rotate`
-queries and keys, or `bias` the scores. Positions are an argument, (B, T) or (T,) whole numbers; nothing is counted here.
+queries and keys, or `bias` the scores. Positions are an argument, whole numbers (B, T) or (T,); nothing is counted
+here.
 """
 
 from __future__ import annotations
@@ -106,6 +107,8 @@ class Alibi(Position):
     lower power and then every second one of the next higher. In a bidirectional stack the distance is absolute.
     Source: Press et al. 2022, arXiv:2108.12409.
     """
+
+    slopes: Tensor
 
     def __init__(self, num_heads: int) -> None:
         super().__init__()

@@ -110,7 +110,9 @@ class Task(ABC):
         """Choose a model, a vocabulary and a way to train for data of this size."""
 
     @abstractmethod
-    def encode(self, rows: Iterable[Values], tokenizer: Tokenizer, config: ModelConfig, folder: Path) -> Stores:
+    def encode(
+        self, rows: Iterable[Values], tokenizer: Tokenizer, config: ModelConfig, folder: Path
+    ) -> Stores:
         """Write the rows as token files below `folder`, streaming; `open_stores` finds them again."""
 
     @abstractmethod
@@ -130,7 +132,12 @@ class Task(ABC):
 
 
 def encode_texts(
-    texts: Iterable[str], tokenizer: Tokenizer, *, limit: int | None = None, end: Sequence[int] = (), chunk: int = 1000
+    texts: Iterable[str],
+    tokenizer: Tokenizer,
+    *,
+    limit: int | None = None,
+    end: Sequence[int] = (),
+    chunk: int = 1000,
 ) -> Iterator[list[int]]:
     """Tokenise texts in bulk, in order; add `end` to each.
 
@@ -195,7 +202,9 @@ def label_numbers(config: ModelConfig) -> Callable[[str], int]:
 
     def number(label: str) -> int:
         if label not in numbers:
-            raise DataError(f"the label {label!r} does not occur in the training data. {suggest(label, numbers)}".strip())
+            raise DataError(
+                f"the label {label!r} does not occur in the training data. {suggest(label, numbers)}".strip()
+            )
         return numbers[label]
 
     return number
@@ -212,7 +221,9 @@ def need(value: int | None, name: str) -> int:
     return value
 
 
-def small_or_large(size: DataSize, presets: Mapping[str, str], *, batch_tokens: int = 4096, **model_settings: Any) -> Suit:
+def small_or_large(
+    size: DataSize, presets: Mapping[str, str], *, batch_tokens: int = 4096, **model_settings: Any
+) -> Suit:
     """Choose among three sizes of model by the number of characters, and a vocabulary with it.
 
     The borders, and the dropout of each, come from the experiments in docs/log.md.
@@ -223,5 +234,10 @@ def small_or_large(size: DataSize, presets: Mapping[str, str], *, batch_tokens: 
         model=presets[name],
         vocab_size=4000 if small else 8000 if medium else 16_000,
         model_settings={"dropout": 0.3 if small else 0.2 if medium else 0.1, **model_settings},
-        training={"epochs": 30 if small else 15 if medium else 5, "schedule": "linear", "batch_tokens": batch_tokens, "lr": 1e-3},
+        training={
+            "epochs": 30 if small else 15 if medium else 5,
+            "schedule": "linear",
+            "batch_tokens": batch_tokens,
+            "lr": 1e-3,
+        },
     )

@@ -75,7 +75,9 @@ def run_bulk(
                 progress(min(start + chunk, len(lines)), len(lines))
             os.fsync(file.fileno())
     except OSError as error:
-        raise DataError(f"{target} can't be written: {error.strerror}; what is done is kept in {part}.") from None
+        raise DataError(
+            f"{target} can't be written: {error.strerror}; what is done is kept in {part}."
+        ) from None
     os.replace(part, target)
     note.unlink(missing_ok=True)
     return BulkResult(len(lines), resumed, tuple(bad))
@@ -95,7 +97,9 @@ def _one_by_one(
             except DataError as error:
                 if not skip:
                     said = str(error).removeprefix("text 1 has ")
-                    raise DataError(f"{source}:{start + i + 1}: {said} Use --skip-bad-rows to leave an empty line.") from None
+                    raise DataError(
+                        f"{source}:{start + i + 1}: {said} Use --skip-bad-rows to leave an empty line."
+                    ) from None
                 wrong.append(start + i + 1)
                 results.append("")
         return results, wrong
@@ -111,7 +115,9 @@ def _resume(part: Path, note: Path, mark: dict[str, object], chunk: int) -> tupl
         return 0, []
     old = read_json(note) if note.exists() else {}
     if {k: v for k, v in old.items() if k != "bad"} != json.loads(json.dumps(mark)):
-        raise ConfigError(f"{part} was begun with another model, input or settings; remove it and {note.name} to begin again.")
+        raise ConfigError(
+            f"{part} was begun with another model, input or settings; remove it and {note.name} to begin again."
+        )
     with part.open("rb") as file:
         count = sum(line.endswith(b"\n") for line in file)
     kept = _cut(part, count, chunk)
@@ -137,9 +143,23 @@ def _read_lines(path: Path, encoding: str) -> list[str]:
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror}.") from None
     except (UnicodeDecodeError, LookupError) as error:
-        raise DataError(f"{path} is not {encoding} text ({error}); name its encoding with --encoding.") from None
+        raise DataError(
+            f"{path} is not {encoding} text ({error}); name its encoding with --encoding."
+        ) from None
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     if not text:
         raise DataError(f"{path} is empty.")
     return text.removesuffix("\n").split("\n")
 
+
+def file_digest(path: Path) -> str:
+    """Give the SHA-256 of a file, which tells one model from another.
+
+    Raises:
+        DataError: it can't be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror}.") from None

@@ -16,7 +16,18 @@ from regard.data.store import TokenStore
 from regard.data.tokenizers import Tokenizer
 from regard.errors import DataError
 from regard.tasks.base import (
-    DataSize, Evaluation, Parts, Stop, Stores, Suit, Task, Values, encode_texts, label_numbers, need, small_or_large,
+    DataSize,
+    Evaluation,
+    Parts,
+    Stop,
+    Stores,
+    Suit,
+    Task,
+    Values,
+    encode_texts,
+    label_numbers,
+    need,
+    small_or_large,
 )  # fmt: skip
 from regard.tasks.metrics import score_classes
 from regard.training.loss import to_device
@@ -39,19 +50,28 @@ class ClassifyTask(Task):
         """Collect the labels, sorted."""
         found = sorted({values["label"] for values in rows})
         if len(found) < 2:
-            raise DataError(f"every row has the label {found[0]!r}; there must be at least two to learn a difference.")
+            raise DataError(
+                f"every row has the label {found[0]!r}; there must be at least two to learn a difference."
+            )
         return tuple(found)
 
     def model_changes(self, config: ModelConfig, labels: tuple[str, ...]) -> dict[str, Any]:
         """Ask for a head over the labels; a decoder pools its last token, which alone has seen the whole text."""
-        return {"head": "classify", "labels": labels, "pooling": "last" if config.kind == "decoder" else "mean", "head_transform": False}
+        return {
+            "head": "classify",
+            "labels": labels,
+            "pooling": "last" if config.kind == "decoder" else "mean",
+            "head_transform": False,
+        }
 
     def suit(self, size: DataSize) -> Suit:
         """Choose by the number of characters."""
         presets = {"small": "encoder-tiny", "medium": "encoder-tiny", "large": "encoder-small"}
         return small_or_large(size, presets, context=256, batch_tokens=2048)
 
-    def encode(self, rows: Iterable[Values], tokenizer: Tokenizer, config: ModelConfig, folder: Path) -> Stores:
+    def encode(
+        self, rows: Iterable[Values], tokenizer: Tokenizer, config: ModelConfig, folder: Path
+    ) -> Stores:
         """Write text.tokens and label.tokens."""
         numbers = label_numbers(config)
         texts = encode_texts((r["text"] for r in rows), tokenizer, limit=config.context - 2)
@@ -74,7 +94,11 @@ class ClassifyTask(Task):
         lowercase: bool = False, beams: int = 1,
     ) -> Evaluation:  # fmt: skip
         """Give accuracy, macro F1, and for each class precision, recall and F1."""
-        batches = Batches(self.objective(stores, parts.tokenizer, parts.config, seed=0), tokens_per_batch=16_384, shuffle=False)
+        batches = Batches(
+            self.objective(stores, parts.tokenizer, parts.config, seed=0),
+            tokens_per_batch=16_384,
+            shuffle=False,
+        )
         names = parts.config.labels
         answers: list[str] = []
         truths: list[str] = []
@@ -87,7 +111,10 @@ class ClassifyTask(Task):
                 break
         table = score_classes(answers, truths, names)
         per_class = [
-            {"label": label, "precision": p, "recall": r, "f1": f, "count": n} for label, (p, r, f, n) in table.per_class.items()
+            {"label": label, "precision": p, "recall": r, "f1": f, "count": n}
+            for label, (p, r, f, n) in table.per_class.items()
         ]
         details = {"per_class": per_class, "confusion": table.confusion, "labels": list(names)}
-        return Evaluation({"accuracy": table.accuracy, "macro_f1": table.macro_f1}, None, {} if quick else details)
+        return Evaluation(
+            {"accuracy": table.accuracy, "macro_f1": table.macro_f1}, None, {} if quick else details
+        )

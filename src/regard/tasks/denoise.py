@@ -11,7 +11,18 @@ from regard.data.batches import Batches
 from regard.data.denoising import DenoiseBART, DenoiseT5
 from regard.data.tokenizers import Tokenizer
 from regard.tasks.base import (
-    DataSize, Evaluation, Parts, Stop, Stores, Suit, Task, Values, encode_running_text, need, small_or_large, text_store,
+    DataSize,
+    Evaluation,
+    Parts,
+    Stop,
+    Stores,
+    Suit,
+    Task,
+    Values,
+    encode_running_text,
+    need,
+    small_or_large,
+    text_store,
 )  # fmt: skip
 from regard.training.loss import sequence_loss, validation_loss
 
@@ -42,26 +53,43 @@ class DenoiseTask(Task):
         """Count the ids that the model needs beyond the tokenizer's: the sentinels of T5."""
         return NUM_SENTINELS if config.position == "t5" else 0
 
-    def encode(self, rows: Iterable[Values], tokenizer: Tokenizer, config: ModelConfig, folder: Path) -> Stores:
+    def encode(
+        self, rows: Iterable[Values], tokenizer: Tokenizer, config: ModelConfig, folder: Path
+    ) -> Stores:
         """Write the text as one sequence a piece; examples are cut from them at the context."""
         return encode_running_text(rows, tokenizer, config, folder, end=None)
 
     def objective(self, stores: Stores, tokenizer: Tokenizer, config: ModelConfig, *, seed: int) -> Any:
         """Give damaged windows and what restores them."""
-        store, start, eos, pad = text_store(stores), need(config.start, "start_id"), need(config.eos_id, "eos_id"), need(config.pad_id, "pad_id")
+        store, start, eos, pad = (
+            text_store(stores),
+            need(config.start, "start_id"),
+            need(config.eos_id, "eos_id"),
+            need(config.pad_id, "pad_id"),
+        )
         if config.position == "t5":
             sentinels = range(config.vocab_size - NUM_SENTINELS, config.vocab_size)
-            return DenoiseT5(store, sentinels=sentinels, start=start, eos=eos, pad=pad, context=config.context)
+            return DenoiseT5(
+                store, sentinels=sentinels, start=start, eos=eos, pad=pad, context=config.context
+            )
         ends = {i for mark in ".?!" for i in tokenizer.encode(mark)[-1:]}
         mask = need(tokenizer.mask_id, "mask token")
-        return DenoiseBART(store, mask=mask, start=start, eos=eos, pad=pad, context=config.context, sentence_ends=ends)
+        return DenoiseBART(
+            store, mask=mask, start=start, eos=eos, pad=pad, context=config.context, sentence_ends=ends
+        )
 
     def evaluate(
         self, parts: Parts, rows: Sequence[Values], stores: Stores, *, quick: bool, should_stop: Stop = lambda: False,
         lowercase: bool = False, beams: int = 1,
     ) -> Evaluation:  # fmt: skip
         """Give the loss in nats a token of the restored text, always on the same damage."""
-        batches = Batches(self.objective(stores, parts.tokenizer, parts.config, seed=0), tokens_per_batch=8192, shuffle=False)
+        batches = Batches(
+            self.objective(stores, parts.tokenizer, parts.config, seed=0),
+            tokens_per_batch=8192,
+            shuffle=False,
+        )
         most = min(batches.num_batches(0), 8) if quick else batches.num_batches(0)
-        found = validation_loss(parts.module, (batches.batch(0, k) for k in range(most)), sequence_loss, should_stop=should_stop)
+        found = validation_loss(
+            parts.module, (batches.batch(0, k) for k in range(most)), sequence_loss, should_stop=should_stop
+        )
         return Evaluation({"nats": found["nll"]})

@@ -13,7 +13,18 @@ from regard.data.batches import Batches
 from regard.data.denoising import Fill
 from regard.data.tokenizers import Tokenizer
 from regard.tasks.base import (
-    DataSize, Evaluation, Parts, Stop, Stores, Suit, Task, Values, encode_running_text, need, small_or_large, text_store,
+    DataSize,
+    Evaluation,
+    Parts,
+    Stop,
+    Stores,
+    Suit,
+    Task,
+    Values,
+    encode_running_text,
+    need,
+    small_or_large,
+    text_store,
 )  # fmt: skip
 from regard.training.loss import IGNORED, sequence_loss, to_device, validation_loss
 
@@ -30,16 +41,21 @@ class FillTask(Task):
 
     def suit(self, size: DataSize) -> Suit:
         """Choose by the number of characters."""
-        return small_or_large(size, {"small": "encoder-tiny", "medium": "encoder-small", "large": "encoder-medium"}, context=128)
+        return small_or_large(
+            size, {"small": "encoder-tiny", "medium": "encoder-small", "large": "encoder-medium"}, context=128
+        )
 
-    def encode(self, rows: Iterable[Values], tokenizer: Tokenizer, config: ModelConfig, folder: Path) -> Stores:
+    def encode(
+        self, rows: Iterable[Values], tokenizer: Tokenizer, config: ModelConfig, folder: Path
+    ) -> Stores:
         """Write the text as one sequence a piece; examples are cut from them at the context."""
         return encode_running_text(rows, tokenizer, config, folder, end=None)
 
     def objective(self, stores: Stores, tokenizer: Tokenizer, config: ModelConfig, *, seed: int) -> Any:
         """Give windows with tokens hidden anew in every epoch."""
         return Fill(
-            text_store(stores), mask=need(tokenizer.mask_id, "mask token"), pad=need(config.pad_id, "pad_id"), context=config.context,
+            text_store(stores), mask=need(tokenizer.mask_id, "mask token"), pad=need(config.pad_id, "pad_id"),
+            context=config.context,
             bos=config.bos_id, eos=config.eos_id, specials=tokenizer.special_ids,
         )  # fmt: skip
 
@@ -61,7 +77,9 @@ class FillTask(Task):
             total += int(scored.sum())
             return sequence_loss(model, batch)
 
-        found = validation_loss(parts.module, (batches.batch(0, k) for k in range(most)), loss, should_stop=should_stop)
+        found = validation_loss(
+            parts.module, (batches.batch(0, k) for k in range(most)), loss, should_stop=should_stop
+        )
         sample = _sample(parts, batches.batch(0, 0))
         return Evaluation({"accuracy": right / max(1, total), "nats": found["nll"]}, sample)
 

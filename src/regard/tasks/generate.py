@@ -19,7 +19,17 @@ from regard.errors import ConfigError, DataError
 from regard.generate.config import SearchConfig
 from regard.generate.search import search
 from regard.tasks.base import (
-    DataSize, Evaluation, Parts, Stop, Stores, Suit, Task, Values, encode_running_text, small_or_large, text_store,
+    DataSize,
+    Evaluation,
+    Parts,
+    Stop,
+    Stores,
+    Suit,
+    Task,
+    Values,
+    encode_running_text,
+    small_or_large,
+    text_store,
 )  # fmt: skip
 from regard.training.loss import sequence_loss, validation_loss
 
@@ -66,7 +76,9 @@ class GenerateTask(Task):
         presets = {"small": "generate-tiny", "medium": "generate-small", "large": "generate-medium"}
         return small_or_large(size, presets)
 
-    def encode(self, rows: Iterable[Values], tokenizer: Tokenizer, config: ModelConfig, folder: Path) -> Stores:
+    def encode(
+        self, rows: Iterable[Values], tokenizer: Tokenizer, config: ModelConfig, folder: Path
+    ) -> Stores:
         """Write the text, an end token after each document."""
         return encode_running_text(rows, tokenizer, config, folder, end=config.eos_id)
 
@@ -86,29 +98,45 @@ class GenerateTask(Task):
 def _objective(stores: Stores, config: ModelConfig, *, random_phase: bool) -> Generate:
     packed = "documents" in stores
     return Generate(
-        text_store(stores), context=config.context, pad=config.pad_id or 0, packed=packed, bos=config.bos_id if packed else None,
+        text_store(stores), context=config.context, pad=config.pad_id or 0, packed=packed,
+        bos=config.bos_id if packed else None,
         random_phase=random_phase,
     )  # fmt: skip
 
 
 def evaluate_likelihood(
-    parts: Parts, examples: Any, stores: Stores, rows: Sequence[Values], *, quick: bool, should_stop: Stop, tokens: int = 16_384
+    parts: Parts,
+    examples: Any,
+    stores: Stores,
+    rows: Sequence[Values],
+    *,
+    quick: bool,
+    should_stop: Stop,
+    tokens: int = 16_384,
 ) -> Evaluation:
     """Average a decoder's negative log-likelihood over held-out text."""
     batches = Batches(examples, tokens_per_batch=tokens, shuffle=False)
     most = min(batches.num_batches(0), 8) if quick else batches.num_batches(0)
-    found = validation_loss(parts.module, (batches.batch(0, k) for k in range(most)), sequence_loss, should_stop=should_stop)
+    found = validation_loss(
+        parts.module, (batches.batch(0, k) for k in range(most)), sequence_loss, should_stop=should_stop
+    )
     nats = found["nll"]
     metrics = {"nats": nats, "perplexity": math.exp(min(nats, 700))}
     store = text_store(stores)
-    measured = np.asarray(store.flat[: 1 << 20], np.int64)  # enough text to know how many bytes a token stands for
+    measured = np.asarray(
+        store.flat[: 1 << 20], np.int64
+    )  # enough text to know how many bytes a token stands for
     num_bytes = len(parts.tokenizer.decode(measured.tolist()).encode())
     if num_bytes:
         metrics["bits_per_byte"] = nats * len(measured) / num_bytes / math.log(2)
     sample = None
     if rows and not should_stop():
-        start = parts.tokenizer.decode(parts.tokenizer.encode(rows[0]["text"][:200])[: min(16, parts.config.context // 2)])
-        written = generate(parts, [start], max_tokens=min(120, 2 * parts.config.context), temperature=0.8, seed=0)[0]
+        start = parts.tokenizer.decode(
+            parts.tokenizer.encode(rows[0]["text"][:200])[: min(16, parts.config.context // 2)]
+        )
+        written = generate(
+            parts, [start], max_tokens=min(120, 2 * parts.config.context), temperature=0.8, seed=0
+        )[0]
         sample = str(written)
     return Evaluation(metrics, sample)
 
@@ -138,7 +166,11 @@ def generate(
         prompts: texts; an empty one starts from the beginning-of-text token.
         max_tokens: how many new tokens at most.
         temperature: 0 always takes the likeliest token; the filters then have no effect and are refused.
-        top_k, top_p, min_p, repetition_penalty, no_repeat_ngram: as in SearchConfig.
+        top_k: sample among so many likeliest tokens; 0: all.
+        top_p: sample among the fewest tokens whose probabilities reach this sum.
+        min_p: sample among tokens at least this share as likely as the likeliest.
+        repetition_penalty: above 1 makes tokens less likely that stand there already.
+        no_repeat_ngram: no run of so many tokens comes twice; 0: no limit.
         stop: strings that end the text; they are left out of it.
         seed: of the samples; None: a fresh one each time.
         on_text: told (number of the prompt, new text) as it is written; the pieces add up to the text.
@@ -164,15 +196,30 @@ def generate(
             ids = [config.start if config.start is not None else 0]
         if len(ids) >= config.context:
             raise DataError(
-                f"prompt {number + 1} has {len(ids)} tokens; this model's context is {config.context}, and the answer needs room too."
+                f"prompt {number + 1} has {len(ids)} tokens; this model's context is {config.context}, "
+                "and the answer needs room too."
             )
         tell = (lambda text, n=number: on_text(n, text)) if on_text else None
-        results.append(_continue(parts, prompt, ids, replace(settings, seed=_mixed(seed, number)) if temperature > 0 else settings, stop, tell))
+        results.append(
+            _continue(
+                parts,
+                prompt,
+                ids,
+                replace(settings, seed=_mixed(seed, number)) if temperature > 0 else settings,
+                stop,
+                tell,
+            )
+        )
     return results
 
 
 def _continue(
-    parts: Parts, prompt: str, ids: list[int], settings: SearchConfig, stop: Sequence[str], tell: Callable[[str], None] | None
+    parts: Parts,
+    prompt: str,
+    ids: list[int],
+    settings: SearchConfig,
+    stop: Sequence[str],
+    tell: Callable[[str], None] | None,
 ) -> Generation:
     """Write one continuation, window by window."""
     config = parts.config

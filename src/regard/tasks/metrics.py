@@ -31,7 +31,9 @@ def score_texts(hypotheses: Sequence[str], references: Sequence[str], *, lowerca
 
     bleu, chrf = BLEU(lowercase=lowercase), CHRF(lowercase=lowercase)
     score = bleu.corpus_score(list(hypotheses), [list(references)]).score
-    return Scores(score, chrf.corpus_score(list(hypotheses), [list(references)]).score, str(bleu.get_signature()))
+    return Scores(
+        score, chrf.corpus_score(list(hypotheses), [list(references)]).score, str(bleu.get_signature())
+    )
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,9 @@ def spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     """
     found, kind, start = set(), "", 0
     for i, tag in enumerate([*tags, "O"]):
-        prefix, _, name = tag.partition("-") if tag[:2] in ("B-", "I-") else ("", "", "" if tag == "O" else tag)
+        prefix, _, name = (
+            tag.partition("-") if tag[:2] in ("B-", "I-") else ("", "", "" if tag == "O" else tag)
+        )
         if kind and (name != kind or prefix == "B"):
             found.add((kind, start, i))
             kind = ""
@@ -82,7 +86,9 @@ def spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     return found
 
 
-def score_spans(answers: Sequence[Sequence[str]], truths: Sequence[Sequence[str]]) -> tuple[float, float, float]:
+def score_spans(
+    answers: Sequence[Sequence[str]], truths: Sequence[Sequence[str]]
+) -> tuple[float, float, float]:
     """Give precision, recall and F1 of whole spans over a corpus, each 0 to 1."""
     right = answered = there = 0
     for answer, truth in zip(answers, truths, strict=True):

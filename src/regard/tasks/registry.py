@@ -12,7 +12,8 @@ from regard.tasks.tag import TagTask
 from regard.tasks.translate import TranslateTask
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (TranslateTask(), GenerateTask(), FillTask(), DenoiseTask(), ClassifyTask(), TagTask())
+    task.name: task
+    for task in (TranslateTask(), GenerateTask(), FillTask(), DenoiseTask(), ClassifyTask(), TagTask())
 }
 
 
@@ -23,5 +24,7 @@ def get_task(name: str) -> Task:
         ConfigError: there is none of that name.
     """
     if name not in TASKS:
-        raise ConfigError(f"unknown task {name!r}; choose from {', '.join(TASKS)}. {suggest(name, TASKS)}".strip())
+        raise ConfigError(
+            f"unknown task {name!r}; choose from {', '.join(TASKS)}. {suggest(name, TASKS)}".strip()
+        )
     return TASKS[name]

@@ -15,7 +15,17 @@ from regard.data.store import TokenStore
 from regard.data.tokenizers import Tokenizer
 from regard.errors import DataError
 from regard.tasks.base import (
-    DataSize, Evaluation, Parts, Stop, Stores, Suit, Task, Values, label_numbers, need, small_or_large,
+    DataSize,
+    Evaluation,
+    Parts,
+    Stop,
+    Stores,
+    Suit,
+    Task,
+    Values,
+    label_numbers,
+    need,
+    small_or_large,
 )  # fmt: skip
 from regard.tasks.metrics import score_spans
 from regard.training.loss import IGNORED, to_device
@@ -38,7 +48,9 @@ class TagTask(Task):
         """Collect the tags, sorted."""
         found = sorted({tag for values in rows for tag in values["tags"]})
         if len(found) < 2:
-            raise DataError(f"every word has the tag {found[0]!r}; there must be at least two to learn a difference.")
+            raise DataError(
+                f"every word has the tag {found[0]!r}; there must be at least two to learn a difference."
+            )
         return tuple(found)
 
     def model_changes(self, config: ModelConfig, labels: tuple[str, ...]) -> dict[str, Any]:
@@ -50,7 +62,9 @@ class TagTask(Task):
         presets = {"small": "encoder-tiny", "medium": "encoder-tiny", "large": "encoder-small"}
         return small_or_large(size, presets, context=512, batch_tokens=2048)
 
-    def encode(self, rows: Iterable[Values], tokenizer: Tokenizer, config: ModelConfig, folder: Path) -> Stores:
+    def encode(
+        self, rows: Iterable[Values], tokenizer: Tokenizer, config: ModelConfig, folder: Path
+    ) -> Stores:
         """Write text.tokens, word.tokens (the number of each token's word) and tag.tokens (each word's tag)."""
         numbers = label_numbers(config)
         room = config.context - 2
@@ -59,20 +73,32 @@ class TagTask(Task):
             for i, values in enumerate(rows):
                 ids, words = tokenizer.encode_words(values["words"])
                 if len(ids) > room:
-                    raise DataError(f"sentence {i + 1} has {len(ids)} tokens, more than the context of {room}; split it or give --context.")
+                    raise DataError(
+                        f"sentence {i + 1} has {len(ids)} tokens, more than the context of {room}; "
+                        "split it or give --context."
+                    )
                 yield ids, words
 
         tags = ([numbers(tag) for tag in values["tags"]] for values in rows)
         return {
-            "text": TokenStore.write(folder / "text.tokens", (ids for ids, _ in encoded()), vocab_size=config.vocab_size),
-            "word": TokenStore.write(folder / "word.tokens", (words for _, words in encoded()), vocab_size=config.context),
+            "text": TokenStore.write(
+                folder / "text.tokens", (ids for ids, _ in encoded()), vocab_size=config.vocab_size
+            ),
+            "word": TokenStore.write(
+                folder / "word.tokens", (words for _, words in encoded()), vocab_size=config.context
+            ),
             "tag": TokenStore.write(folder / "tag.tokens", tags, vocab_size=len(config.labels)),
         }
 
     def objective(self, stores: Stores, tokenizer: Tokenizer, config: ModelConfig, *, seed: int) -> Any:
         """Give sentences between start and end tokens, a tag on the first token of each word."""
         return Tag(
-            stores["text"], stores["word"], stores["tag"], pad=need(config.pad_id, "pad_id"), bos=config.bos_id, eos=config.eos_id
+            stores["text"],
+            stores["word"],
+            stores["tag"],
+            pad=need(config.pad_id, "pad_id"),
+            bos=config.bos_id,
+            eos=config.eos_id,
         )
 
     @torch.no_grad()
@@ -81,7 +107,11 @@ class TagTask(Task):
         lowercase: bool = False, beams: int = 1,
     ) -> Evaluation:  # fmt: skip
         """Give precision, recall and F1 of whole spans, and the share of right tags."""
-        batches = Batches(self.objective(stores, parts.tokenizer, parts.config, seed=0), tokens_per_batch=16_384, shuffle=False)
+        batches = Batches(
+            self.objective(stores, parts.tokenizer, parts.config, seed=0),
+            tokens_per_batch=16_384,
+            shuffle=False,
+        )
         names = parts.config.labels
         answers: list[list[str]] = []
         truths: list[list[str]] = []

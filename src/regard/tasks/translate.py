@@ -16,9 +16,19 @@ from regard.data.tokenizers import Tokenizer
 from regard.errors import ConfigError, DataError
 from regard.generate.config import Hypothesis, SearchConfig
 from regard.generate.search import search
-from regard.tasks.base import DataSize, Evaluation, Parts, Stop, Stores, Suit, Task, Values, encode_texts, need
+from regard.tasks.base import (
+    DataSize,
+    Evaluation,
+    Parts,
+    Stop,
+    Stores,
+    Suit,
+    Task,
+    Values,
+    encode_texts,
+    need,
+)
 from regard.tasks.metrics import score_texts
-
 
 _LENGTH_STEP = 16
 
@@ -77,7 +87,9 @@ class TranslateTask(Task):
             },
         )  # fmt: skip
 
-    def encode(self, rows: Iterable[Values], tokenizer: Tokenizer, config: ModelConfig, folder: Path) -> Stores:
+    def encode(
+        self, rows: Iterable[Values], tokenizer: Tokenizer, config: ModelConfig, folder: Path
+    ) -> Stores:
         """Write source.tokens and target.tokens."""
         sources = encode_texts((r["source"] for r in rows), tokenizer, limit=config.context - 1)
         targets = encode_texts((r["target"] for r in rows), tokenizer, limit=config.context - 1)
@@ -141,12 +153,17 @@ def translate(
     config, tokenizer = parts.config, parts.tokenizer
     if config.kind != "encoder-decoder":
         raise ConfigError(f"this model is a {config.kind}; translating needs an encoder-decoder.")
-    eos, pad, start = need(config.eos_id, "eos_id"), need(config.pad_id, "pad_id"), need(config.start, "start_id")
+    eos, pad, start = (
+        need(config.eos_id, "eos_id"),
+        need(config.pad_id, "pad_id"),
+        need(config.start, "start_id"),
+    )
     sources = [[*ids, eos] for ids in tokenizer.encode_batch(list(texts))]
     for i, ids in enumerate(sources):
         if len(ids) > config.context:
             raise DataError(
-                f"text {i + 1} has {len(ids)} tokens; this model reads at most {config.context}. Split it into shorter texts."
+                f"text {i + 1} has {len(ids)} tokens; this model reads at most {config.context}. "
+                "Split it into shorter texts."
             )
     done: list[Translation | None] = [None] * len(sources)
     for rows in _by_length(sources, max(1, batch_tokens // beams)):
@@ -155,14 +172,14 @@ def translate(
         settings = SearchConfig(
             max_tokens=limit, num_beams=beams, length_penalty=length_penalty, num_return=num_return
         )
-        ids = torch.full((len(rows), longest), pad)
+        batch = torch.full((len(rows), longest), pad)
         for row, i in enumerate(rows):
-            ids[row, : len(sources[i])] = torch.tensor(sources[i])
+            batch[row, : len(sources[i])] = torch.tensor(sources[i])
         mask = torch.arange(longest)[None] < torch.tensor([len(sources[i]) for i in rows])[:, None]
-        ids, mask = ids.to(parts.device), mask.to(parts.device)
+        batch, mask = batch.to(parts.device), mask.to(parts.device)
         with torch.inference_mode():
-            state = parts.module.start(source=ids, source_mask=None if bool(mask.all()) else mask)  # type: ignore[operator]
-            first = torch.full((len(rows), 1), start, device=ids.device)
+            state = parts.module.start(source=batch, source_mask=None if bool(mask.all()) else mask)  # type: ignore[operator]
+            first = torch.full((len(rows), 1), start, device=batch.device)
             found = search(state, first, eos_id=eos, pad_id=pad, config=settings)
         for i, hypotheses in zip(rows, found, strict=True):
             done[i] = _translation(hypotheses, len(sources[i]), tokenizer)
@@ -170,7 +187,9 @@ def translate(
     return [result for result in done if result is not None]
 
 
-def translate_stream(parts: Parts, texts: Iterable[str], *, chunk: int = 256, **settings: Any) -> Iterator[Translation]:
+def translate_stream(
+    parts: Parts, texts: Iterable[str], *, chunk: int = 256, **settings: Any
+) -> Iterator[Translation]:
     """Translate any number of texts, a chunk at a time, in order; settings as for `translate`."""
     for part in chunks(texts, chunk):
         yield from translate(parts, part, **settings)
@@ -191,9 +210,8 @@ def chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
 def _translation(hypotheses: list[Hypothesis], source_tokens: int, tokenizer: Tokenizer) -> Translation:
     best = hypotheses[0]
     candidates = tuple(Candidate(tokenizer.decode(h.ids), h.normalised) for h in hypotheses)
-    return Translation(
-        candidates[0].text, best.normalised, candidates, source_tokens, len(best.ids) + int(best.finished), best.finished
-    )
+    tokens = len(best.ids) + int(best.finished)
+    return Translation(candidates[0].text, best.normalised, candidates, source_tokens, tokens, best.finished)
 
 
 def _by_length(sequences: Sequence[Sequence[int]], budget: int) -> Iterator[list[int]]:
