@@ -32,7 +32,8 @@ def command(run: Path | None = None, /, *, presets: bool = False, json: bool = F
             rows.append(
                 {
                     "preset": name, "kind": config.kind, "weights": f"{config.num_parameters():,}",
-                    "layers": config.num_layers, "width": config.width, "heads": config.num_heads, "position": config.position,
+                    "layers": config.num_layers, "width": config.width, "heads": config.num_heads,
+                    "position": config.position,
                     "context": config.context,
                 }
             )  # fmt: skip

@@ -113,8 +113,9 @@ class Drawer:
             return None
         adjective = self._pick(reasons)
         noun, other = self._pick(scene.subjects), self._pick(scene.objects)
-        if noun.gender == other.gender and self.random() < 0.7:
-            other = self._pick(scene.objects)
+        for _ in range(2):  # prefer two genders: then the French pronoun shows which noun was chosen
+            if noun.gender == other.gender and self.random() < 0.8:
+                other = self._pick(scene.objects)
         combination = (noun.lemma, adjective.lemma, other.lemma)
         if split_of(combination) != split:
             return None
@@ -147,7 +148,7 @@ class Drawer:
         plural = self.random() < (0.7 if noun.kind == "people" else 0.26)
         if noun.kind == "people" and about == "s":
             plural = True  # one person would be "he" or "she"
-        other_plural = plural if self.random() < 0.94 or other.kind == "garment" else not plural
+        other_plural = plural if self.random() < 0.96 or other.kind == "garment" else not plural
         return (
             Phrase(noun, plural and noun.countable, self._determiner(noun)),
             Phrase(other, other_plural and other.countable, self._determiner(other)),
