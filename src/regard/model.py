@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Model", "load", "train"]
 
+_SHAPE = "ids must be rows of whole numbers, all of one length: [[5, 8, 13], [7, 2, 9]]."
+
 
 class Model:
     """Hold a network, its tokenizer and its configuration together.
@@ -81,7 +83,7 @@ class Model:
         found = generate_texts(self.parts, [prompts] if isinstance(prompts, str) else prompts, **settings)
         return found[0] if isinstance(prompts, str) else found
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def logits(
         self,
         ids: Int[Tensor, "B T"] | Sequence[Sequence[int]],
@@ -90,26 +92,33 @@ class Model:
         """Score what may follow each token (an encoder: what may stand there); `target` for an encoder-decoder.
 
         Raises:
-            ConfigError: a target is missing or too much, rows differ in length, or an id is outside the vocabulary.
+            ConfigError: a target is missing or too much, rows differ in length, are longer than the context or are not
+                as many as the target's, or an id is outside the vocabulary.
         """
         source = self._ids(ids)
-        if (self.config.kind == "encoder-decoder") != (target is not None):
+        kind = self.config.kind
+        if (kind == "encoder-decoder") != (target is not None):
             need = "needs ids of a source and of a target" if target is None else "takes no target"
-            raise ConfigError(f"this model is an {self.config.kind}: it {need}.")
-        inputs = (source,) if target is None else (source, self._ids(target))
-        return self.module(*inputs)
+            raise ConfigError(f"this model is {'a' if kind == 'decoder' else 'an'} {kind}: it {need}.")
+        if target is None:
+            return self.module(source)
+        second = self._ids(target)
+        if len(second) != len(source):
+            raise ConfigError(f"{len(source)} sources and {len(second)} targets; give as many of each.")
+        return self.module(source, second)
 
     def _ids(self, ids: Tensor | Sequence[Sequence[int]]) -> Tensor:
         try:
-            tensor = torch.as_tensor(ids, dtype=torch.long, device=self.parts.device)
-        except (ValueError, TypeError):
-            raise ConfigError(
-                "ids must be rows of whole numbers, all of one length: [[5, 8, 13], [7, 2, 9]]."
-            ) from None
+            tensor = torch.as_tensor(ids)
+        except (ValueError, TypeError, RuntimeError):
+            raise ConfigError(_SHAPE) from None
         if tensor.ndim != 2 or tensor.numel() == 0:
             raise ConfigError(
                 f"ids have shape {tuple(tensor.shape)}; give (batch, tokens), for one text [[5, 8, 13]]."
             )
+        if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+            raise ConfigError(_SHAPE)
+        tensor = tensor.to(self.parts.device, torch.long)
         if int(tensor.min()) < 0 or int(tensor.max()) >= self.config.vocab_size:
             raise ConfigError(f"an id is outside the vocabulary of 0 to {self.config.vocab_size - 1}.")
         return tensor

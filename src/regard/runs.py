@@ -6,11 +6,8 @@ data ─> tokenizer ─> token files ─> batches ─> Trainer ─> model.safete
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import os
-import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,30 +15,51 @@ from typing import Any
 
 import torch
 
-from regard.checkpoints.files import load_into, load_tensors, read_json, write_json_atomic
+from regard.checkpoints.files import write_json_atomic
 from regard.config import ModelConfig
 from regard.data.batches import Batches
+from regard.data.sources import Source
 from regard.data.tokenizers import Tokenizer
-from regard.errors import CheckpointError, ConfigError, DataError, suggest
+from regard.errors import CheckpointError, ConfigError, DataError, TrainingError
 from regard.models.transformer import build
-from regard.tasks.base import Evaluation, Parts, Task
+from regard.tasks.base import Evaluation, Parts, Stores, Task, Values
+from regard.tasks.card import generation_config, write_card
+from regard.tasks.folders import load_parts, new_run, read_config, read_run
 from regard.tasks.preparation import (
+    Corpus,
+    Part,
+    Prepared,
     Reading,
-    Rows,
+    Watched,
+    Working,
+    encode_part,
+    first_rows,
     fit_model,
     keep_rows,
     make_tokenizer,
     open_rows,
     read_rows,
     split_rows,
+    whole,
 )
+from regard.tasks.record import Data, describe, finite, given_settings, names, summary
 from regard.tasks.registry import get_task
+from regard.tasks.settings import check_early, check_model_settings, split_settings, train_config
 from regard.training.config import TrainConfig
 from regard.training.curves import draw_curves
-from regard.training.events import Event, Result
+from regard.training.events import Event, Result, Started, Warned
+from regard.training.journal import Journal
 from regard.training.loop import Trainer
 from regard.training.loss import sequence_loss
-from regard.training.precision import choose_device
+from regard.training.signals import StopRequest
+
+__all__ = ["Report", "RunEvent", "RunResult", "describe", "evaluate", "load_parts", "read_run", "train"]
+
+RunEvent = Event | Working | Prepared
+Report = Callable[[RunEvent], None]
+
+CHANGEABLE = ("steps", "epochs", "minutes", "patience")
+"""What may be given anew when a run is resumed."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +69,8 @@ class RunResult:
     Attributes:
         path: the model directory.
         training: how the training went.
-        evaluation: the best weights on all of the validation rows.
+        evaluation: the best weights on all of the validation rows; after an interruption, on those of the best
+            evaluation so far.
     """
 
     path: Path
@@ -61,17 +80,17 @@ class RunResult:
 
 def train(
     task: str,
-    data: str | Path | Sequence[str | Path],
+    data: Data | None = None,
     *,
     out: str | Path | None = None,
-    valid: str | Path | Sequence[str | Path] | None = None,
+    valid: Data | None = None,
     model: str | ModelConfig | None = None,
     tokenizer: str | Path | None = None,
     vocab_size: int | None = None,
     lowercase: bool = False,
     reading: Reading | None = None,
     resume: bool = False,
-    report: Callable[[Event], None] = lambda event: None,
+    report: Report = lambda event: None,
     **settings: Any,
 ) -> RunResult:
     """Train a model on files, from nothing, and leave a model directory.
@@ -86,7 +105,8 @@ def train(
         vocab_size: of a tokenizer that is trained; None: what suits the size of the data.
         lowercase: whether the tokenizer lower-cases, and scores are lower-cased.
         reading: how the files are read, where they don't say it themselves.
-        resume: go on with the run in `out`; only steps, epochs, minutes and patience may then be given anew.
+        resume: go on with the run in `out`; steps, epochs, minutes and patience may be given anew, everything else
+            must be as it was, or left out.
         report: told what happens, as events.
         settings: any field of TrainConfig or ModelConfig, by its name.
 
@@ -94,213 +114,238 @@ def train(
         The folder, how training went, and the scores on the held-out rows.
 
     Raises:
-        ConfigError, DataError: what was asked for can't be.
+        ConfigError, DataError, CheckpointError: what was asked for can't be.
         TrainingError: the numbers were not finite, again and again.
+        KeyboardInterrupt: Ctrl-C while the data was prepared, of which nothing remains, or a second one later.
     """
-    if resume:
-        given = {"valid": valid, "model": model, "tokenizer": tokenizer, "vocab_size": vocab_size}
-        return resume_run(out, [name for name, value in given.items() if value is not None], settings, report)
     chosen = get_task(task)
     of_training, of_model = split_settings(settings)
-    final = _new_folder(out, task)
-    source = open_rows(data, chosen, reading or Reading())
-    held_out = None if valid is None else open_rows(valid, chosen, reading or Reading())
-    training_rows, valid_rows, size = split_rows(source, held_out, chosen)
-    folder = final.with_name(f"{final.name}.preparing")  # a run appears whole or not at all
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        spec = chosen.suit(size)
-        words = make_tokenizer(chosen, training_rows, tokenizer, vocab_size, lowercase, spec)
-        if model is None:
-            of_model = {**spec.model_settings, **of_model}
-        config = fit_model(chosen, model or spec.model, words, chosen.labels(training_rows), of_model)
-        if "steps" in of_training or "epochs" in of_training:
-            spec.training.pop("epochs", None)
-        settings_ = TrainConfig.from_dict({**spec.training, **of_training})
-        for part, rows in (("train", training_rows), ("valid", valid_rows)):
-            (folder / "data" / part).mkdir(parents=True)
-            chosen.encode(rows, words, config, folder / "data" / part)
-        keep_rows(folder / "data" / "valid.jsonl", valid_rows, chosen)
+    reading = reading or Reading()
+    given = (
+        given_settings(data, valid, model, tokenizer, vocab_size, lowercase, reading) | of_training | of_model
+    )
+    if resume:
+        return _resume(out, task, given, report)
+    if data is None or data == []:
+        raise ConfigError("there is no data; name files, a folder, - for standard input or hub:owner/name.")
+    check_early(
+        chosen, model=model, tokenizer=tokenizer, vocab_size=vocab_size, lowercase=lowercase,
+        of_training=of_training, of_model=of_model,
+    )  # fmt: skip
+    source = open_rows(data, chosen, reading)
+    held_out = None if valid is None else open_rows(valid, chosen, reading)
+    about = {
+        "task": task, "version": _version(), "data": names(data), "valid": names(valid), "lowercase": lowercase,
+        "given": given,
+    }  # fmt: skip
+    with new_run(out, task) as (final, folder):
+        split = split_rows(source, held_out, chosen, documents=reading.documents, tell=report)
+        parts = dict(zip(("train", "valid"), split, strict=True))
+        skipped = _tell_skipped(source, held_out, report)
+        spec = chosen.suit(parts["train"].size)
+        texts = Corpus(chosen, Watched(parts["train"], chosen, "training the tokenizer", report))
+        words = make_tokenizer(texts, tokenizer, vocab_size, lowercase, spec)
+        if vocab_size is not None and words.vocab_size < vocab_size:
+            report(Warned(f"the data gives a vocabulary of {words.vocab_size} tokens, not {vocab_size}."))
+        changes = of_model if model is not None else {**spec.model_settings, **of_model}
+        config = fit_model(chosen, model or spec.model, words, chosen.labels(parts["train"].rows), changes)
+        check_model_settings(of_model, config)
+        settings_ = train_config(spec.training, of_training)
+        stores = {}
+        for name, part in parts.items():
+            stores[name], parts[name], left_out = _encode(
+                chosen, name, part, words, config, folder, reading, report
+            )
+            skipped |= {f"too_long_{name}": left_out} if left_out else {}
+        kept = keep_rows(folder / "data" / "valid.jsonl", parts["valid"].rows, chosen)
         words.save(folder)
+        sizes = {name: dataclasses.asdict(part.size) for name, part in parts.items()}
         record = {
-            "task": task, "data": _names(data), "valid": _names(valid), "lowercase": lowercase,
-            "skipped_rows": source.skipped, "tokenizer": str(tokenizer or spec.tokenizer),
-            "model": config.to_dict(), "training": settings_.to_dict(),
+            **about, "tokenizer": str(tokenizer or spec.tokenizer), "model": config.to_dict(),
+            "training": settings_.to_dict(), "sizes": {**sizes, "kept": kept}, "skipped": skipped, "stores": stores,
         }  # fmt: skip
         write_json_atomic(folder / "config.json", {"model_type": "regard", **config.to_dict()})
+        if (generation := generation_config(task, config)) is not None:
+            write_json_atomic(folder / "generation_config.json", generation)
         write_json_atomic(folder / "regard.json", record)
-        if final.is_dir():
-            final.rmdir()  # it is empty
-        folder.rename(final)
-    except OSError as error:
-        raise DataError(f"{folder} can't be written: {error.strerror}.") from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return _run(final, chosen, settings_, report)
+    report(Prepared(final, summary(record)))
+    return _run(final, record, settings_, report, resume=False)
 
 
-def resume_run(
-    out: str | Path | None,
-    refused: Sequence[str],
-    settings: Mapping[str, Any],
-    report: Callable[[Event], None],
-    *,
-    task: str | None = None,
-) -> RunResult:
+def _encode(
+    task: Task, name: str, part: Part, words: Tokenizer, config: ModelConfig, folder: Path, reading: Reading,
+    report: Report,
+) -> tuple[list[str], Part, int]:  # fmt: skip
+    """Write a part's token files; give their names, what is left of the part, and how many rows are left out."""
+    place = folder / "data" / name
+    place.mkdir(parents=True)
+    what = "tokenising" if name == "train" else "tokenising the held-out data"
+    part, left_out = encode_part(
+        task, part, words, config, place, what=what, skip_long=reading.skip_long, tell=report
+    )
+    if left_out:
+        texts = "text is" if left_out == 1 else "texts are"
+        report(
+            Warned(f"{left_out} {texts} longer than the context of {config.context} and left out ({name}).")
+        )
+    return sorted(task.open_stores(place)), part, left_out
+
+
+def _resume(out: str | Path | None, task: str, given: Mapping[str, Any], report: Report) -> RunResult:
     """Go on with a run from its last whole checkpoint; see `train`."""
     if out is None:
         raise ConfigError("resume needs the run's folder; give --out DIR.")
     folder = Path(out)
     record = read_run(folder)
-    if task not in (None, record["task"]):
+    if task != record["task"]:
         raise ConfigError(f"{folder} is a run of {record['task']}, not of {task}.")
-    allowed = ("steps", "epochs", "minutes", "patience")
-    refused = [*refused, *(name for name in settings if name not in allowed)]
-    if refused:
+    before = {**record["model"], **record["training"], **record["given"]}
+    differing = [n for n, value in given.items() if n not in CHANGEABLE and before.get(n) != value]
+    if differing:
         raise ConfigError(
-            f"a resumed run keeps its settings; leave out {', '.join(refused)}: "
-            f"only {', '.join(allowed)} may change."
+            f"a resumed run keeps its settings and its data; leave out {', '.join(differing)}: "
+            f"only {', '.join(CHANGEABLE)} may change."
         )
-    config = TrainConfig.from_dict({**record["training"], **settings})
-    record["training"] = config.to_dict()
-    write_json_atomic(folder / "regard.json", record)
-    return _run(folder, get_task(record["task"]), config, report, resume=True)
-
-
-def read_run(folder: Path) -> dict[str, Any]:
-    """Read a run's regard.json.
-
-    Raises:
-        CheckpointError: the folder is not a run.
-    """
-    if not (folder / "regard.json").is_file():
-        near = suggest(
-            folder.name, [p.name for p in folder.parent.glob("*") if (p / "regard.json").is_file()]
+    anew = {name: value for name, value in given.items() if name in CHANGEABLE}
+    values = dict(record["training"])
+    for name, other in (("steps", "epochs"), ("epochs", "steps")):
+        if name in anew and other not in record["given"]:
+            values[other] = None  # it was ours, not the user's
+    config = TrainConfig.from_dict({**values, **anew})
+    if config.schedule in ("linear", "cosine", "wsd") and any(
+        getattr(config, name) != record["training"][name] for name in ("steps", "epochs")
+    ):
+        report(
+            Warned(
+                "the learning rate now falls to the new end; a run that had this end from its start would differ."
+            )
         )
-        raise CheckpointError(f"{folder} is not a run: it has no regard.json. {near}".strip())
-    return read_json(folder / "regard.json")
-
-
-def load_parts(folder: str | Path, *, device: str = "cpu") -> Parts:
-    """Load a model directory's weights, tokenizer and configuration.
-
-    Raises:
-        CheckpointError: something is missing, broken, or doesn't fit.
-    """
-    folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        if folder.is_dir() or os.sep in str(folder) or not folder.parent.is_dir():
-            raise CheckpointError(f"{folder} is not a model directory: it has no config.json.")
-        near = suggest(
-            folder.name, [p.name for p in folder.parent.glob("*") if (p / "config.json").is_file()]
-        )
-        raise CheckpointError(f"there is no model directory {folder}. {near}".strip())
-    values = read_json(folder / "config.json")
-    if values.pop("model_type", None) != "regard":
-        raise CheckpointError(
-            f"{folder / 'config.json'} is of another library's model, which this version doesn't read."
-        )
-    config = ModelConfig.from_dict(values)
-    tokenizer = Tokenizer.load(folder)
-    if tokenizer.vocab_size > config.vocab_size:
-        raise CheckpointError(
-            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model only {config.vocab_size}."
-        )
-    if not (folder / "model.safetensors").is_file():
-        raise CheckpointError(
-            f"{folder} has no model.safetensors: the run was stopped before its first save; go on with --resume."
-        )
-    module = build(config)
-    load_into(module, load_tensors(folder / "model.safetensors"))
-    return Parts(module.eval().to(choose_device(device)), tokenizer, config)
-
-
-def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sort settings into training's and the model's.
-
-    Raises:
-        ConfigError: one is neither.
-    """
-    of_training = {f.name for f in dataclasses.fields(TrainConfig)}
-    of_model = {f.name for f in dataclasses.fields(ModelConfig)}
-    for name in settings:
-        if name not in of_training | of_model:
-            raise ConfigError(f"unknown setting {name!r}. {suggest(name, of_training | of_model)}".strip())
-    return (
-        {name: value for name, value in settings.items() if name in of_training},
-        {name: value for name, value in settings.items() if name not in of_training},
-    )
+    record["training"], record["given"] = config.to_dict(), {**record["given"], **anew}
+    report(Prepared(folder, f"going on with {folder}"))
+    return _run(folder, record, config, report, resume=True)
 
 
 def _run(
-    folder: Path, task: Task, config: TrainConfig, report: Callable[[Event], None], *, resume: bool = False
+    folder: Path, record: dict[str, Any], config: TrainConfig, report: Report, *, resume: bool
 ) -> RunResult:
     """Train, or train on, in a prepared folder; then measure the best weights on every kept row."""
-    record, model_values = read_run(folder), read_json(folder / "config.json")
-    model_values.pop("model_type")
-    model_config, tokenizer = ModelConfig.from_dict(model_values), Tokenizer.load(folder)
-    stores = {part: task.open_stores(folder / "data" / part) for part in ("train", "valid")}
-    rows = read_rows(folder / "data" / "valid.jsonl")
+    task = get_task(record["task"])
+    model_config, tokenizer = read_config(folder), Tokenizer.load(folder)
+    stores, rows = _open_prepared(folder, task, record)
     examples = task.objective(stores["train"], tokenizer, model_config, seed=config.seed)
     batches = Batches(examples, tokens_per_batch=config.batch_tokens, seed=config.seed)
     torch.manual_seed(config.seed)
     module = build(model_config)
+    began_at = 0
 
-    def parts(network: torch.nn.Module) -> Parts:
-        return Parts(network, tokenizer, model_config)
+    def told(event: Event) -> None:
+        nonlocal began_at
+        if isinstance(event, Started):  # all settings have been found to fit
+            began_at, record["precision"] = event.step, event.precision
+            write_json_atomic(folder / "regard.json", record)
+        report(event)
 
     def evaluate(
         network: torch.nn.Module, should_stop: Callable[[], bool]
     ) -> tuple[dict[str, float], str | None]:
+        report(Working("evaluating"))
         found = task.evaluate(
-            parts(network),
-            rows,
-            stores["valid"],
-            quick=True,
-            should_stop=should_stop,
+            Parts(network, tokenizer, model_config), rows, stores["valid"], quick=True, should_stop=should_stop,
             lowercase=record["lowercase"],
-        )
+        )  # fmt: skip
         return found.metrics, found.sample
 
+    # What `auto` was found to be is kept: a run killed before its first save must not find something else.
+    settings = config.replace(precision=record.get("precision", config.precision))
     trainer = Trainer(
-        module, batches, partial(sequence_loss, smoothing=config.label_smoothing), config, folder, evaluate=evaluate,
-        metric=task.metric, higher_is_better=task.higher_is_better, report=report, resume=resume,
+        module, batches, partial(sequence_loss, smoothing=config.label_smoothing), settings, folder, evaluate=evaluate,
+        metric=task.metric, higher_is_better=task.higher_is_better, report=told, resume=resume,
     )  # fmt: skip
     result = trainer.train()
-    best = load_parts(folder)
-    final = task.evaluate(best, rows, stores["valid"], quick=False, lowercase=record["lowercase"])
-    record["result"] = {**dataclasses.asdict(result), "metrics": final.metrics, "details": final.details}
-    write_json_atomic(folder / "regard.json", record)
-    draw_curves(folder / "metrics.jsonl", folder / "curves.png")
+    known = record.get("result", {})
+    if (
+        resume
+        and began_at == result.steps == known.get("steps")
+        and known["reason"] == result.reason != "interrupted"
+    ):
+        limit = "" if (value := getattr(config, result.reason)) is None else f"={value:g}"
+        report(
+            Warned(
+                f"this run had already ended ({result.reason}{limit}) and is as it was; to go on, "
+                f"give a larger --{result.reason}."
+            )
+        )
+        return RunResult(folder, result, Evaluation(known["metrics"], None, known["details"]))
+    final = Evaluation(dict(result.best))
+    if result.reason != "interrupted":
+        if not (folder / "model.safetensors").exists():
+            raise TrainingError(
+                f"no evaluation gave a number for {task.metric}, so no weights were kept; "
+                "begin again with a lower lr or in fp32."
+            )
+        report(Working("measuring the best weights"))
+        with StopRequest() as stop:
+            best = load_parts(folder, device=config.device)
+            measured = task.evaluate(
+                best,
+                rows,
+                stores["valid"],
+                quick=False,
+                should_stop=stop.requested,
+                lowercase=record["lowercase"],
+            )
+        if stop.requested():
+            result = dataclasses.replace(result, reason="interrupted")
+        else:
+            final = measured
+    _finish(folder, record, result, final, task, report)
     return RunResult(folder, result, final)
 
 
-def _new_folder(out: str | Path | None, task: str) -> Path:
-    """Name the run's folder; a folder that holds something is never written into."""
-    if out is None:
-        out = next(p for n in itertools.count(1) if not (p := Path("runs") / f"{task}-{n}").exists())
-    folder = Path(out)
-    if folder.is_file():
-        raise ConfigError(f"--out {folder} is a file; name a folder.")
-    if folder.is_dir() and any(folder.iterdir()):
-        hint = (
-            "go on with it by --resume, or name another"
-            if (folder / "regard.json").is_file()
-            else "name another"
-        )
-        raise ConfigError(f"--out {folder} is not empty; {hint} folder.")
-    return folder
+def _finish(
+    folder: Path, record: dict[str, Any], result: Result, final: Evaluation, task: Task, report: Report
+) -> None:
+    """Write down what the run came to; the picture and the card are worth a warning, not a failure."""
+    numbers = {
+        name: value for name, value in dataclasses.asdict(result).items() if name not in ("best", "last")
+    }
+    record["result"] = {**numbers, "metrics": final.metrics, "details": final.details}
+    write_json_atomic(folder / "regard.json", finite(record))
+    try:
+        if (folder / "model.safetensors").exists():
+            write_card(folder, record)
+        journal = folder / "metrics.jsonl"
+        if any(
+            line.get("kind") == "train" for line in Journal(journal).read()
+        ):  # else stopped before the first
+            draw_curves(journal, folder / "curves.png", metric=task.metric, title=folder.name)
+    except OSError as error:
+        report(Warned(f"the curves or the card could not be written: {error.strerror or error}."))
 
 
-def _names(data: str | Path | Sequence[str | Path] | None) -> list[str]:
-    if data is None:
-        return []
-    return [str(p) for p in ([data] if isinstance(data, (str, Path)) else data)]
+def _open_prepared(
+    folder: Path, task: Task, record: Mapping[str, Any]
+) -> tuple[dict[str, Stores], list[Values]]:
+    """Open the token files and rows that were prepared.
+
+    Raises:
+        CheckpointError: something is missing or damaged.
+    """
+    try:
+        stores = {part: task.open_stores(folder / "data" / part) for part in ("train", "valid")}
+    except DataError as error:
+        raise CheckpointError(f"{error}; the run needs it, so begin the run again.") from error
+    for part, found in stores.items():
+        if missing := [name for name in record["stores"][part] if name not in found]:
+            raise CheckpointError(
+                f"{folder / 'data' / part / missing[0]}.tokens is missing; the run needs it, so begin the run again."
+            )
+    return stores, read_rows(folder / "data" / "valid.jsonl")
 
 
 def evaluate(
     run: str | Path,
-    data: Sequence[str | Path],
+    data: Data,
     *,
     beams: int = 4,
     lowercase: bool = False,
@@ -312,44 +357,36 @@ def evaluate(
     Raises:
         CheckpointError, DataError, ConfigError: the run or the data can't be used.
     """
-    record = read_run(Path(run))
+    record, reading = read_run(Path(run)), reading or Reading()
     task = get_task(record["task"])
     parts = load_parts(run, device=device)
-    source = open_rows(data, task, reading or Reading())
-    rows = list(Rows(source))
+    part = whole(open_rows(data, task, reading), task, documents=reading.documents)
     with tempfile.TemporaryDirectory() as folder:
-        stores = task.encode(rows, parts.tokenizer, parts.config, Path(folder))
-        return task.evaluate(
-            parts, rows, stores, quick=False, lowercase=lowercase or record["lowercase"], beams=beams
-        )
+        part, left_out = encode_part(
+            task, part, parts.tokenizer, parts.config, Path(folder), what="tokenising", skip_long=reading.skip_long,
+            fixed_context=True,
+        )  # fmt: skip
+        rows = list(first_rows(part.rows) if task.joins_documents else part.rows)
+        found = task.evaluate(
+            parts, rows, task.open_stores(Path(folder)), quick=False, lowercase=lowercase or record["lowercase"],
+            beams=beams,
+        )  # fmt: skip
+    details = {"too_long": left_out} if left_out else {}
+    return dataclasses.replace(found, details={**found.details, **details})
 
 
-def describe(run: str | Path) -> dict[str, dict[str, Any]]:
-    """Say what a run holds, in groups of names and values.
+def _tell_skipped(source: Source, held_out: Source | None, report: Report) -> dict[str, int]:
+    """Say which broken rows were left out, in the pass that has just counted all of them."""
+    skipped = {}
+    for part, read in (("train", source), ("valid", held_out)):
+        if read is not None and read.skipped:
+            skipped[f"bad_{part}"] = read.skipped
+            rows = "1 broken row is" if read.skipped == 1 else f"{read.skipped} broken rows are"
+            report(Warned(f"{rows} left out, first {read.faults[0]}."))
+    return skipped
 
-    Raises:
-        CheckpointError: the folder is not a run.
-    """
-    folder = Path(run)
-    record = read_run(folder)
-    values = dict(record["model"])
-    config = ModelConfig.from_dict(dict(values))
-    tokenizer = Tokenizer.load(folder)
-    result = record.get("result", {})
-    return {
-        "model": {
-            "task": record["task"], "weights": config.num_parameters(),
-            **{k: v for k, v in values.items() if v not in (None, [])},
-        },
-        "tokenizer": {"tokens": tokenizer.vocab_size, "kind": record["tokenizer"]},
-        "data": {
-            "training": " ".join(record["data"]),
-            "validation": " ".join(record["valid"]) or "the last tenth of it",
-        },
-        "training": {k: v for k, v in record["training"].items() if v is not None},
-        "result": {
-            **{k: result[k] for k in ("reason", "steps", "best_step", "seconds", "tokens") if k in result},
-            **result.get("metrics", {}),
-            **{k: v for k, v in result.get("details", {}).items() if isinstance(v, str)},
-        },
-    }  # fmt: skip
+
+def _version() -> str:
+    import regard
+
+    return regard.__version__

@@ -157,7 +157,7 @@ def test_nano_has_the_size_of_nanogpts_recipe_on_a_cpu() -> None:
     # Its 4 layers of width 128 with 65 characters are reported there as 0.80 million weights.
     nano = preset("nano", vocab_size=65)
     assert nano.num_parameters() == pytest.approx(0.80e6, rel=0.01)
-    assert (nano.num_layers, nano.num_heads, nano.width, nano.context) == (4, 4, 128, 64)
+    assert (nano.num_layers, nano.num_heads, nano.width) == (4, 4, 128)
 
 
 def test_bert_without_its_masked_head_is_the_published_bert() -> None:

@@ -8,6 +8,9 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from regard.cli.show import Output
+from regard.cli.train import whole_number
+
+_WIDEST_CONFUSION = 12  # labels; a larger table is in the JSON alone
 
 
 def command(
@@ -15,13 +18,14 @@ def command(
     data: list[str],
     /,
     *,
-    beams: int = 4,
+    beams: Annotated[int, Parameter(converter=whole_number)] = 4,
     lowercase: bool = False,
     columns: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     documents: Literal["file", "line", "blank"] | None = None,
     split: str | None = None,
     encoding: str = "utf-8",
     skip_bad_rows: bool = False,
+    skip_long: bool = False,
     device: str = "cpu",
     json: bool = False,
 ) -> None:
@@ -47,6 +51,8 @@ def command(
         Of text files.
     skip_bad_rows
         Leave broken rows out, counted.
+    skip_long
+        Leave texts out that are longer than the context, counted.
     device
         cpu, cuda, cuda:N, mps or auto.
     json
@@ -56,11 +62,18 @@ def command(
     from regard.tasks.preparation import Reading
 
     out = Output(json)
-    reading = Reading(columns, documents, split, encoding, skip_bad_rows)
+    reading = Reading(columns, documents, split, encoding, skip_bad_rows, skip_long)
     found = evaluate(run, data, beams=beams, lowercase=lowercase, reading=reading, device=device)
     out.table([{"metric": name, "value": value} for name, value in found.metrics.items()])
     for name, value in found.details.items():
-        out.line(f"{name}: {value}" if isinstance(value, str) else f"{name}:")
-        if isinstance(value, list):
+        if isinstance(value, (str, int, float)):
+            out.line(f"{name}: {value}")
+        elif isinstance(value, list) and all(isinstance(row, dict) for row in value):
+            out.line(f"\n{name.replace('_', ' ')}:")
             out.table(value)
+    labels = found.details.get("labels", [])
+    if 2 <= len(labels) <= _WIDEST_CONFUSION:
+        out.line("\ntrue label (rows), answer (columns):")
+        rows = zip(labels, found.details["confusion"], strict=True)
+        out.table([{"": label, **dict(zip(labels, counts, strict=True))} for label, counts in rows])
     out.result({"run": run, "data": data, "metrics": found.metrics, "details": found.details})

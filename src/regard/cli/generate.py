@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from regard.cli.show import Output, plain, printable
-from regard.errors import ConfigError
+from regard.errors import ConfigError, DataError
 
 
 def command(
@@ -64,27 +64,42 @@ def command(
 
     out = Output(json)
     model = load(run, device=device)
-    given = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts or [""]]
-    shown = (out.stream.isatty() and not json) if stream is None else stream
+    given = _prompts(prompts or [""])
+    shown = (out.stream.isatty() and not json and len(given) == 1) if stream is None else stream
     if shown and len(given) > 1:
-        if stream:
-            raise ConfigError("--stream is for one prompt; leave it out, or give one.")
-        shown = False
+        raise ConfigError("--stream is for one prompt; leave it out, or give one.")
+    waiting = [given[0]]  # shown with the first piece of text, when nothing more can be wrong
 
-    def show(number: int, text: str) -> None:
+    def write(text: str) -> None:
         out.stream.write(printable(text, keep="\n\t"))
         out.stream.flush()
 
-    if shown:
-        show(0, given[0])
+    def show(number: int, text: str) -> None:
+        write((waiting.pop() if waiting else "") + text)
+
     results = model.generate(
         given, max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
         repetition_penalty=repetition_penalty, stop=stop or [], seed=seed, on_text=show if shown else None,
     )  # fmt: skip
     if shown:
-        out.line()
-    for i, result in enumerate(results if not shown else []):
-        if i:
-            out.line("---")
-        out.line(str(result))
+        write("".join(waiting) + "\n")
+    else:
+        write("---\n".join(f"{result}\n" for result in results))
     out.result({"generations": plain(results)})
+
+
+def _prompts(words: list[str]) -> list[str]:
+    """Put standard input, less the line feed at its end, in the place of `-`."""
+    if words.count("-") > 1:
+        raise ConfigError("- stands for standard input, which can be read once.")
+    return [_stdin() if word == "-" else word for word in words]
+
+
+def _stdin() -> str:
+    try:
+        text = sys.stdin.read()
+    except UnicodeError:
+        raise DataError("standard input is no text in the encoding of this system.") from None
+    if not text:
+        raise DataError("standard input is empty; leave - out to write from nothing.")
+    return text.removesuffix("\n").removesuffix("\r")

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from regard.cli.show import Output
-from regard.errors import ConfigError
+from regard.cli.train import whole_number
+from regard.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from regard.data.sources import Source
+    from regard.data.tokenizers import Tokenizer
 
 
 def command(
     data: list[str] | None = None,
     /,
     *,
-    kind: Literal["char", "byte", "bpe", "wordpiece", "unigram"] = "bpe",
-    vocab_size: int = 8000,
+    kind: Literal["char", "byte", "bpe", "wordpiece", "unigram"] | None = None,
+    vocab_size: Annotated[int | None, Parameter(converter=whole_number)] = None,
     lowercase: bool = False,
     columns: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     encoding: str = "utf-8",
@@ -32,9 +38,9 @@ def command(
     data
         Files or folders of text.
     kind
-        Characters, bytes, or pieces learned by byte-pair encoding, WordPiece or a unigram model.
+        Characters, bytes, or pieces learned by byte-pair encoding (bpe, the usual one), WordPiece or a unigram model.
     vocab_size
-        How many tokens; char and byte have their own number.
+        How many tokens at most; unset: 8000. char and byte have their own number.
     lowercase
         Lower-case all text.
     columns
@@ -54,7 +60,7 @@ def command(
 
     output = Output(json)
     if tokenizer is not None:
-        if data or out or not text:
+        if data or out or kind or vocab_size or lowercase or columns or not text:
             raise ConfigError("--tokenizer goes with --text alone; to train one, give data and --out.")
         words = Tokenizer.load(tokenizer)
         rows = [{"text": t, "ids": (ids := words.encode(t)), "pieces": words.tokens(ids)} for t in text]
@@ -66,16 +72,46 @@ def command(
         raise ConfigError(
             "give data and --out to train a tokenizer, or --tokenizer and --text to look at one."
         )
-    if (out / "tokenizer.json").exists():
-        raise ConfigError(f"{out} holds a tokenizer already; name another --out.")
+    kind = kind or "bpe"
+    if vocab_size is not None and kind in ("char", "byte"):
+        raise ConfigError(f"--vocab-size has no effect on a {kind} tokenizer; leave it out.")
+    words = _train(list(data), kind, vocab_size, lowercase, columns, encoding, out)
+    if vocab_size is not None and words.vocab_size < vocab_size:
+        output.note(f"the data gives a vocabulary of {words.vocab_size} tokens, not {vocab_size}.")
+    output.line(f"{out}: {words.vocab_size:,} tokens ({kind})")
+    output.result({"tokenizer": out, "kind": kind, "vocab_size": words.vocab_size})
+
+
+class _Texts:
+    """Be the texts of some columns, read anew each time."""
+
+    def __init__(self, source: Source, fields: Sequence[str]) -> None:
+        self._source, self._fields = source, fields
+
+    def __iter__(self) -> Iterator[str]:
+        return (str(row.values[name]) for row in self._source for name in self._fields)
+
+
+def _train(
+    data: list[str],
+    kind: str,
+    vocab_size: int | None,
+    lowercase: bool,
+    columns: list[str] | None,
+    encoding: str,
+    out: Path,
+) -> Tokenizer:
     from regard.data.sources import open_source
+    from regard.data.tokenizers import Tokenizer
 
     fields = columns or ["text"]
-    source = open_source(list(data), fields=fields, columns=columns, encoding=encoding)
-    words = Tokenizer.train(
-        (str(row.values[name]) for row in source for name in fields), kind=kind, lowercase=lowercase,
-        **({} if kind in ("char", "byte") else {"vocab_size": vocab_size}),
-    )  # fmt: skip
-    words.save(out)
-    output.line(f"{out}: {words.vocab_size} tokens ({kind})")
-    output.result({"tokenizer": out, "kind": kind, "vocab_size": words.vocab_size})
+    try:
+        if (out / "tokenizer.json").exists():
+            raise ConfigError(f"{out} holds a tokenizer already; name another --out.")
+        source = open_source(data, fields=fields, columns=columns, encoding=encoding)
+        size = {"vocab_size": vocab_size} if vocab_size is not None else {}
+        words = Tokenizer.train(_Texts(source, fields), kind=kind, lowercase=lowercase, **size)
+        words.save(out)
+    except OSError as error:
+        raise DataError(f"{error.filename or out} can't be written: {error.strerror or error}.") from error
+    return words

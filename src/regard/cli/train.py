@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import shlex
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from cyclopts import Parameter
 
+from regard.cli import INTERRUPTED
 from regard.cli.show import Output
 from regard.config import ModelConfig
-from regard.errors import ConfigError
 from regard.training.config import TrainConfig
 
 Documents = Literal["file", "line", "blank"]
@@ -20,6 +25,15 @@ TaskName = Literal["translate", "generate", "fill", "denoise", "classify", "tag"
 # What follows from the data, or is set by --model alone.
 _NOT_FLAGS = {"kind", "vocab_size", "head", "labels", "pad_id", "bos_id", "eos_id", "start_id"}
 _SEVERAL = Parameter(consume_multiple=True, negative=())
+
+
+def whole_number(hint: Any, tokens: Sequence[Any]) -> int:
+    """Read a flag's whole number; 5.5 is none, and must not become one in silence."""
+    text = str(tokens[0].value).replace("_", "")
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{tokens[0].value} is not a whole number") from None
 
 
 def train(
@@ -32,13 +46,14 @@ def train(
     resume: bool = False,
     model: str | None = None,
     tokenizer: str | None = None,
-    vocab_size: int | None = None,
+    vocab_size: Annotated[int | None, Parameter(converter=whole_number)] = None,
     lowercase: bool = False,
     columns: Annotated[list[str] | None, _SEVERAL] = None,
     documents: Documents | None = None,
     split: str | None = None,
     encoding: str = "utf-8",
     skip_bad_rows: bool = False,
+    skip_long: bool = False,
     json: bool = False,
     **settings: Any,
 ) -> int | None:
@@ -59,7 +74,7 @@ def train(
     valid
         Held-out data of the same form; unset: the last tenth of the data.
     resume
-        Go on with the run in --out.
+        Go on with the run in --out. --steps, --epochs, --minutes and --patience may be given anew.
     model
         A preset: `regard info --presets` lists them.
     tokenizer
@@ -78,52 +93,72 @@ def train(
         Of text files.
     skip_bad_rows
         Leave broken rows out, counted.
+    skip_long
+        Leave texts out that are longer than the context, counted.
     json
         Print one JSON object on standard output, all else on standard error.
     """
-    from regard import runs
     from regard.cli.display import Display
+    from regard.runs import train as run
+    from regard.tasks.card import ENDINGS
     from regard.tasks.preparation import Reading
 
-    given = {name: value for name, value in settings.items() if value is not None}
     output = Output(json)
-    with Display(output, task) as display:
-        if resume:
-            changed = {
-                "data": data, "valid": valid, "model": model, "tokenizer": tokenizer, "vocab_size": vocab_size,
-                "lowercase": lowercase, "columns": columns, "documents": documents, "split": split,
-                "skip_bad_rows": skip_bad_rows,
-            }  # fmt: skip
-            result = runs.resume_run(
-                out, [name for name, value in changed.items() if value], given, display, task=task
-            )
-        else:
-            if not data:
-                raise ConfigError(
-                    "there is no data; name files, a folder, - for standard input or hub:owner/name."
-                )
-            result = runs.train(
+    with Display(output, task) as display, _terminable():
+        try:
+            result = run(
                 task, data, out=out, valid=valid, model=model, tokenizer=tokenizer, vocab_size=vocab_size,
-                lowercase=lowercase, reading=Reading(columns, documents, split, encoding, skip_bad_rows),
-                report=display, **given,
+                lowercase=lowercase, reading=Reading(columns, documents, split, encoding, skip_bad_rows, skip_long),
+                resume=resume, report=display, **settings,
             )  # fmt: skip
-    metrics = ", ".join(f"{name} {value:.4g}" for name, value in result.evaluation.metrics.items())
-    training = result.training
+        except KeyboardInterrupt:
+            display.close()
+            if display.path is None:
+                output.note("interrupted while the data was prepared; nothing is kept of that.")
+            else:
+                output.note(_go_on(task, display.path))
+            raise
+    training, found = result.training, result.evaluation
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in found.metrics.items())
     output.line(
-        f"{result.path}: {metrics} after {training.steps} steps, {training.seconds:.0f} s ({training.reason})"
+        f"{result.path}: {metrics + ' ' if metrics else ''}after {training.steps:,} steps, {training.seconds:,.1f} s; "
+        f"{ENDINGS[training.reason]}"
     )
-    for name, value in result.evaluation.details.items():
+    for name, value in found.details.items():
         if isinstance(value, str):
             output.line(f"{name}: {value}")
     output.result(
         {
-            "run": result.path, "task": task, "metrics": result.evaluation.metrics,
-            "details": result.evaluation.details,
-            "steps": training.steps, "seconds": training.seconds, "tokens": training.tokens, "reason": training.reason,
-            "best_step": training.best_step,
+            "run": result.path, "task": task, "metrics": found.metrics, "details": found.details,
+            "steps": training.steps, "seconds": training.seconds, "tokens": training.tokens,
+            "reason": training.reason, "best_step": training.best_step,
         }
     )  # fmt: skip
-    return 130 if training.reason == "interrupted" else None
+    if training.reason != "interrupted":
+        return None
+    output.note(_go_on(task, result.path))
+    return INTERRUPTED
+
+
+def _go_on(task: str, path: Path) -> str:
+    return f"to go on: {shlex.join(['regard', 'train', task, '--resume', '--out', str(path)])}"
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does; while the model trains, the loop listens for both itself."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _flags() -> list[inspect.Parameter]:
@@ -135,7 +170,8 @@ def _flags() -> list[inspect.Parameter]:
             if owner is ModelConfig and field.name in _NOT_FLAGS:
                 continue
             off = f"--no-{field.name.replace('_', '-')}" if hints[field.name] in (bool, bool | None) else ()
-            note = Parameter(help=helps[field.name], group=group, negative=off)
+            whole = whole_number if int in (hints[field.name], *get_args(hints[field.name])) else None
+            note = Parameter(help=helps[field.name], group=group, negative=off, converter=whole)
             annotation: Any = Annotated[hints[field.name] | None, note]
             flags.append(
                 inspect.Parameter(

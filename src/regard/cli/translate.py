@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from regard.cli.show import Output
-from regard.errors import ConfigError
+from regard.cli.show import Output, plain, printable
+from regard.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from regard.model import Model
+    from regard.tasks.translate import Translation
+
+_AT_ONCE = 256  # lines of standard input that are translated together
 
 
 def command(
@@ -53,9 +61,9 @@ def command(
     max_tokens
         Longest translation; unset: some more than twice the source.
     encoding
-        Of --input.
+        Of --input and of standard input.
     skip_bad_rows
-        Leave an empty line for a text that can't be translated.
+        With --input, leave an empty line for a text that can't be translated.
     device
         cpu, cuda, cuda:N, mps or auto.
     json
@@ -65,37 +73,77 @@ def command(
         raise ConfigError("--input and --output go together.")
     if input is not None and texts:
         raise ConfigError("give texts or --input, not both.")
+    if input is not None and n_best != 1:
+        raise ConfigError("--n-best is for texts and standard input; a file gets one translation a line.")
+    if input is None and skip_bad_rows:
+        raise ConfigError("--skip-bad-rows is for --input.")
+    if n_best > beams >= 1:
+        raise ConfigError(f"--n-best {n_best} is more than --beams {beams}; raise --beams or lower --n-best.")
     from regard.model import load
+    from regard.tasks.translate import translate_stream
 
     out = Output(json)
     model = load(run, device=device)
     settings = {"beams": beams, "length_penalty": length_penalty, "max_tokens": max_tokens}
+    model.translate([], num_return=n_best, **settings)  # refuses what can't be before any text is read
     if input is not None and output is not None:
-        if n_best != 1:
-            raise ConfigError("--n-best is for texts and standard input; a file gets one translation a line.")
-
-        def work(lines: Sequence[str]) -> list[str]:
-            return [result.text for result in model.translate(lines, **settings)]
-
-        bulk(out, run, input, output, work, settings, encoding=encoding, skip_bad_rows=skip_bad_rows)
+        _bulk(out, model, run, input, output, settings, encoding=encoding, skip_bad_rows=skip_bad_rows)
         return
-    given = texts or [line.rstrip("\r\n") for line in sys.stdin]
-    if not given:
-        raise ConfigError("there is no text; give some, or pipe lines to standard input.")
-    results = model.translate(given, num_return=n_best, **settings)
-    for source, result in zip(given, results, strict=True):
-        if n_best == 1:
-            out.line(result.text)
-        else:
-            out.line(source)
-            for candidate in result.candidates:
-                out.line(f"  {candidate.score:8.4f}  {candidate.text}")
-    out.result({"translations": [{"source": s, **_plain(r)} for s, r in zip(given, results, strict=True)]})
+    given, sources = itertools.tee(texts or lines_of_stdin(encoding))
+    at_once = 1 if not texts and sys.stdin.isatty() else _AT_ONCE
+    shown = []
+    results = translate_stream(model.parts, given, chunk=at_once, num_return=n_best, **settings)
+    for result in results:
+        source = next(sources)
+        _show(out, source, result, n_best)
+        if json:
+            shown.append({"source": source, **plain(result)})
+    out.result({"translations": shown})
 
 
-def bulk(
-    out: Output, run: Path, source: Path, target: Path, work: Callable[[Sequence[str]], list[str]],
-    settings: Mapping[str, object], *, encoding: str, skip_bad_rows: bool,
+def lines_of_stdin(encoding: str) -> Iterator[str]:
+    """Give the lines of standard input as they come; only line feeds end them.
+
+    Raises:
+        DataError: there is none, or it isn't text of that encoding.
+    """
+    try:
+        stream = io.TextIOWrapper(sys.stdin.buffer, encoding=encoding, newline="\n")
+    except LookupError:
+        raise ConfigError(f"--encoding {encoding} is no encoding of text; utf-8 and latin-1 are.") from None
+    number = 0
+    try:
+        for number, line in enumerate(stream, 1):
+            text = line.removeprefix("\ufeff") if number == 1 else line
+            yield text.removesuffix("\n").removesuffix("\r")
+    except UnicodeError:
+        raise DataError(
+            f"standard input is no {encoding} text after line {number}; name its --encoding."
+        ) from None
+    finally:
+        stream.detach()  # standard input stays open
+    if not number:
+        raise DataError("there is no text; give some, or pipe lines to standard input.")
+
+
+def _show(out: Output, source: str, result: Translation, n_best: int) -> None:
+    """Print one translation on one line, or the source and a line for each of the n best."""
+    if n_best == 1:
+        _line(out, result.text)
+        return
+    _line(out, source)
+    for candidate in result.candidates:
+        _line(out, f"  {candidate.score:8.4f}  {candidate.text}")
+
+
+def _line(out: Output, text: str) -> None:
+    """Print a line that stays one, and whose tabs stay: other programs may read it."""
+    print(printable(text.replace("\n", " "), keep="\t"), file=out.stream, flush=True)
+
+
+def _bulk(
+    out: Output, model: Model, run: Path, source: Path, target: Path, settings: Mapping[str, object], *,
+    encoding: str, skip_bad_rows: bool,
 ) -> None:  # fmt: skip
     """Run a bulk job with a progress bar where there is a terminal."""
     import time
@@ -104,17 +152,22 @@ def bulk(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from regard.tasks.bulk import file_digest, run_bulk
+    from regard.tasks.translate import check_texts
 
+    def work(lines: Sequence[str]) -> list[str]:
+        return [result.text for result in model.translate(lines, **settings)]
+
+    made_by = [file_digest(run / name) for name in ("config.json", "tokenizer.json", "model.safetensors")]
     began = time.perf_counter()
     console = Console(stderr=True)
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console,
-        disable=not console.is_terminal,
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=console, disable=not console.is_terminal,
     ) as bar:  # fmt: skip
-        row = bar.add_task(target.name, total=None)
+        row = bar.add_task(printable(target.name), total=None)
         result = run_bulk(
-            source, target, work, settings={**settings, "model": file_digest(run / "model.safetensors")},
-            encoding=encoding, skip_bad_rows=skip_bad_rows,
+            source, target, work, check=lambda lines: check_texts(model.parts, lines),
+            settings={**settings, "model": made_by}, encoding=encoding, skip_bad_rows=skip_bad_rows,
             progress=lambda done, total: bar.update(row, completed=done, total=total),
         )  # fmt: skip
     seconds = time.perf_counter() - began
@@ -130,9 +183,3 @@ def bulk(
             "seconds": seconds,
         }
     )
-
-
-def _plain(result: object) -> dict[str, object]:
-    import dataclasses
-
-    return dataclasses.asdict(result)  # type: ignore[call-overload]

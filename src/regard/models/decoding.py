@@ -22,7 +22,7 @@ class Decoding:
     """Remember the rows that are being written, and score their next tokens.
 
     With `use_cache` every step computes its new tokens only; without, everything again: the slow twin that the tests
-    compare with. Rows may be padded on the left; padding is masked and takes no position.
+    compare with. Rows may be padded on the left; padding is masked, takes no position and no room in the context.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Decoding:
             0, dtype=torch.long, device=device
         )  # (slots,), or (B, slots) with padding
         self._sources = torch.arange(batch, device=device)
+        self._longest = 0  # real tokens of the longest row; may be more than it has, where rows have left
         self.length = 0
 
     def advance(
@@ -59,10 +60,7 @@ class Decoding:
             ConfigError: the rows would grow beyond the model's context.
         """
         new = ids.shape[1]
-        if self.length + new > self.config.context:
-            raise ConfigError(
-                f"{self.length + new} tokens are more than the model's context of {self.config.context}."
-            )
+        self._make_room(new, key_mask)
         self._place(ids, key_mask)
         start, self.length = self.length, self.length + new
         if self._cache is None:
@@ -90,10 +88,23 @@ class Decoding:
         if self._positions.ndim == 2:
             self._positions = self._positions[rows]
         if moved and self._memory is not None:
-            self._memory = self._memory[rows]
+            # Once the cache holds the memory's keys and values, nobody looks at the memory itself again.
+            if self._cache is None or self.length == 0:
+                self._memory = self._memory[rows]
             self._memory_mask = None if self._memory_mask is None else self._memory_mask[rows]
         if self._cache is not None:
             self._cache.reorder(rows, cross=moved)
+
+    def _make_room(self, new: int, key_mask: Tensor | None) -> None:
+        """Count what the longest row will hold, and refuse what is beyond the context."""
+        added = new if key_mask is None else int(key_mask.sum(1).max())
+        if self._longest + added > self.config.context and self._keys is not None:
+            self._longest = int(self._keys.sum(1).max())
+        self._longest += added
+        if self._longest > self.config.context:
+            raise ConfigError(
+                f"{self._longest} tokens are more than the model's context of {self.config.context}."
+            )
 
     def _place(self, ids: Tensor, key_mask: Tensor | None) -> None:
         """Give the new slots their masks and positions."""

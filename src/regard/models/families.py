@@ -108,8 +108,12 @@ _OURS: Settings = {
 _TRANSLATE: Settings = {
     "kind": "encoder-decoder", "vocab_size": 8_000, "position": "sinusoidal", "norm": "layernorm",
     "norm_placement": "pre", "activation": "relu", "bias": False, "dropout": 0.1,
+    "scale_embeddings": True,
 }  # fmt: skip
-_GENERATE: Settings = {**_OURS, "kind": "decoder", "init_std": 0.02}
+_GENERATE: Settings = {
+    "kind": "decoder", "vocab_size": 8_000, "position": "rotary", "norm": "layernorm", "norm_placement": "pre",
+    "activation": "relu2", "bias": False, "init_std": 0.02,
+}  # fmt: skip
 _ENCODE: Settings = {**_OURS, "kind": "encoder", "dropout": 0.1}
 _TINY: Settings = {"width": 128, "num_heads": 4, "ffn_width": 344}
 _SMALL: Settings = {"width": 256, "num_heads": 4, "ffn_width": 688}
@@ -184,12 +188,12 @@ PRESETS: Final[dict[str, Settings]] = {
         "embedding_norm": True, "activation": "gelu_tanh", "init_std": 0.02,
         "pad_id": 3, "bos_id": 1, "eos_id": 2,
     },
-    # Ours. `nano` has the layers, heads, width, context and, with 65 characters, the weights of nanoGPT's CPU
-    # recipe.
-    "nano": {**_GENERATE, **_TINY, "num_layers": 4, "context": 64},
-    "generate-tiny": {**_GENERATE, **_TINY, "num_layers": 4, "context": 256},
-    "generate-small": {**_GENERATE, **_SMALL, "num_layers": 6, "context": 512},
-    "generate-medium": {**_GENERATE, **_MEDIUM, "num_layers": 8, "context": 1024},
+    # Ours. `nano` has the layers, heads, width and, with 65 characters, the number of weights of nanoGPT's recipe
+    # for a processor.
+    "nano": {**_GENERATE, "width": 128, "num_heads": 4, "num_layers": 4, "context": 128},
+    "generate-tiny": {**_GENERATE, "width": 128, "num_heads": 4, "num_layers": 4, "context": 256},
+    "generate-small": {**_GENERATE, "width": 256, "num_heads": 4, "num_layers": 6, "context": 512},
+    "generate-medium": {**_GENERATE, "width": 512, "num_heads": 8, "num_layers": 8, "context": 1024},
     "translate-tiny": {**_TRANSLATE, "width": 128, "num_heads": 4, "ffn_width": 256, "num_layers": 2, "context": 128},
     "translate-small": {**_TRANSLATE, "width": 256, "num_heads": 4, "ffn_width": 512, "num_layers": 3, "context": 256},
     "translate-medium": {**_TRANSLATE, "width": 512, "num_heads": 8, "num_layers": 6, "context": 512},

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +59,14 @@ class DataSize:
 
     rows: int
     characters: int
+
+    def epochs(self, usual: int, batch_tokens: int) -> int:
+        """Give the usual number of passes, or as many as make a thousand steps: small data needs more of them.
+
+        A token is taken for four characters.
+        """
+        steps = max(1.0, self.characters / 4 / batch_tokens)
+        return max(usual, math.ceil(1000 / steps))
 
 
 @dataclass(frozen=True)
@@ -131,6 +141,34 @@ class Task(ABC):
         return {path.name.split(".")[0]: TokenStore.open(path) for path in sorted(folder.glob("*.tokens"))}
 
 
+class TooLongError(DataError):
+    """Report texts that don't fit the model's context, all of them at once.
+
+    Attributes:
+        numbers: which ones, counted from 0.
+        total: how many texts there were.
+        longest: tokens of the longest one.
+        limit: tokens that a text may have.
+    """
+
+    def __init__(self, numbers: Sequence[int], *, total: int, longest: int, limit: int) -> None:
+        super().__init__(
+            f"{len(numbers)} of {total} texts have more than {limit} tokens, the most that this model reads, "
+            f"the first of them is number {numbers[0] + 1}, the longest has {longest}; shorten them or leave them out."
+        )
+        self.numbers, self.total, self.longest, self.limit = numbers, total, longest, limit
+
+
+class UnknownLabelError(DataError):
+    """Report a label that the model doesn't know; `label` is that label."""
+
+    def __init__(self, label: str, known: Iterable[str]) -> None:
+        super().__init__(
+            f"the label {label!r} does not occur in the training data. {suggest(label, known)}".strip()
+        )
+        self.label = label
+
+
 def encode_texts(
     texts: Iterable[str],
     tokenizer: Tokenizer,
@@ -142,22 +180,23 @@ def encode_texts(
     """Tokenise texts in bulk, in order; add `end` to each.
 
     Raises:
-        DataError: a text has more than `limit` tokens, `end` included; it says which.
+        TooLongError: texts have more than `limit` tokens, `end` included; raised after the last text, so that it
+            names all of them.
     """
     waiting: list[str] = []
-    count = 0
+    too_long: list[int] = []
+    count = longest = 0
 
     def flush() -> Iterator[list[int]]:
-        nonlocal count
+        nonlocal count, longest
         for ids in tokenizer.encode_batch(waiting):
-            count += 1
             ids = [*ids, *end]
             if limit is not None and len(ids) > limit:
-                raise DataError(
-                    f"text {count} has {len(ids)} tokens, more than the model's context of {limit}; "
-                    "shorten it, leave it out, or train with a larger --context."
-                )
-            yield ids
+                too_long.append(count)
+                longest = max(longest, len(ids))
+            elif not too_long:  # once there is one, nothing of this is kept
+                yield ids
+            count += 1
         waiting.clear()
 
     for text in texts:
@@ -165,6 +204,9 @@ def encode_texts(
         if len(waiting) == chunk:
             yield from flush()
     yield from flush()
+    if too_long:
+        assert limit is not None
+        raise TooLongError(too_long, total=count, longest=longest, limit=limit)
 
 
 def encode_running_text(
@@ -177,11 +219,18 @@ def encode_running_text(
     first, second = [*itertools.islice(rows, 2), None, None][:2]
     assert first is not None, "a source without rows is an error before this"
     name = "stream" if first.get("stream") or first.get("more") or second is None else "documents"
+    ends: deque[bool] = (
+        deque()
+    )  # whether a document ends here, for the few rows that are read but not yet tokenised
+
+    def texts() -> Iterator[str]:
+        for row in rows:
+            ends.append(not row.get("more"))
+            yield row["text"]
 
     def pieces() -> Iterator[list[int]]:
-        texts = (row["text"] for row in rows)
-        for row, ids in zip(rows, tokenizer.encode_stream(texts), strict=True):
-            yield ids if end is None or row.get("more") else [*ids, end]
+        for ids in tokenizer.encode_stream(texts()):
+            yield [*ids, end] if ends.popleft() and end is not None else ids
 
     return {name: TokenStore.write(folder / f"{name}.tokens", pieces(), vocab_size=config.vocab_size)}
 
@@ -196,15 +245,13 @@ def label_numbers(config: ModelConfig) -> Callable[[str], int]:
     """Give the way from a label to its number.
 
     Raises, when it is used:
-        DataError: the model doesn't know the label.
+        UnknownLabelError: the model doesn't know the label.
     """
     numbers = {label: i for i, label in enumerate(config.labels)}
 
     def number(label: str) -> int:
         if label not in numbers:
-            raise DataError(
-                f"the label {label!r} does not occur in the training data. {suggest(label, numbers)}".strip()
-            )
+            raise UnknownLabelError(label, numbers)
         return numbers[label]
 
     return number
@@ -226,7 +273,7 @@ def small_or_large(
 ) -> Suit:
     """Choose among three sizes of model by the number of characters, and a vocabulary with it.
 
-    The borders, and the dropout of each, come from the experiments in docs/log.md.
+    The borders and the figures of each are round first choices, where no experiment has been made yet.
     """
     small, medium = size.characters < 1_000_000, size.characters < 50_000_000
     name = "small" if small else "medium" if medium else "large"
@@ -235,7 +282,7 @@ def small_or_large(
         vocab_size=4000 if small else 8000 if medium else 16_000,
         model_settings={"dropout": 0.3 if small else 0.2 if medium else 0.1, **model_settings},
         training={
-            "epochs": 30 if small else 15 if medium else 5,
+            "epochs": size.epochs(30 if small else 15 if medium else 5, batch_tokens),
             "schedule": "linear",
             "batch_tokens": batch_tokens,
             "lr": 1e-3,

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import io
+import itertools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 from regard.checkpoints.files import read_json, write_json_atomic
 from regard.errors import ConfigError, DataError
+
+_BLOCK = 1 << 20
+Work = Callable[[Sequence[str]], Sequence[str]]
+Check = Callable[[Sequence[str]], Mapping[int, str]]
 
 
 @dataclass(frozen=True)
@@ -25,24 +33,28 @@ class BulkResult:
 def run_bulk(
     source: Path,
     target: Path,
-    work: Callable[[Sequence[str]], list[str]],
+    work: Work,
     *,
-    settings: dict[str, object],
+    check: Check = lambda texts: {},
+    settings: Mapping[str, object],
     chunk: int = 512,
     encoding: str = "utf-8",
     skip_bad_rows: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> BulkResult:
-    """Turn each line of a file into a line of another.
+    """Turn each line of a file into a line of another, with a few hundred lines in memory at a time.
 
     Lines are done in chunks whose borders never depend on where a job was stopped, so a job that was killed and
     started again writes the same bytes. Until the end the output is called `NAME.part`, with `NAME.part.json` beside
-    it, which says what it belongs to.
+    it, which says what it belongs to. Only a line feed, or a carriage return and a line feed, end a line; those within
+    a result become spaces.
 
     Args:
         source: text file, one text a line.
-        target: what is written; must not exist yet.
-        work: turns texts into as many texts of one line each.
+        target: what is written, in UTF-8; must not exist yet.
+        work: turns texts into as many texts, none of them depending on its neighbours.
+        check: finds the texts, by their numbers from 0, that `work` can't do, and says what is wrong with each. Unless
+            bad rows are skipped, the whole file is checked before anything is done.
         settings: whatever the output depends on; a job goes on only under the same.
         chunk: lines in one go.
         encoding: of the source.
@@ -50,106 +62,146 @@ def run_bulk(
         progress: told (lines done, lines in all).
 
     Raises:
-        DataError: the source can't be read, or a line can't be done (with its number).
-        ConfigError: the target exists, or an unfinished one belongs to other settings.
+        DataError: the source can't be read or the target can't be written, or a line can't be done (with its number).
+        ConfigError: the target exists, or an unfinished one belongs to other settings or is being written.
     """
-    lines = _read_lines(source, encoding)
     if target.exists():
         raise ConfigError(f"{target} exists already; name another --output or remove it.")
-    if target.resolve() == source.resolve():
-        raise ConfigError("--input and --output are the same file.")
-    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    mark = {"source": digest, "lines": len(lines), "chunk": chunk, "skip_bad_rows": skip_bad_rows, **settings}
+    digest, total = _measure(source, encoding)
+    if not skip_bad_rows:
+        for start, texts in _chunks(source, encoding, chunk):
+            _refuse(check(texts), source, start)
+    mark = {"source": digest, "encoding": encoding, "lines": total, "chunk": chunk, **settings}
     part, note = target.with_name(target.name + ".part"), target.with_name(target.name + ".part.json")
-    resumed, bad = _resume(part, note, mark, chunk)
     try:
-        with part.open("r+b" if part.exists() else "wb") as file:
-            file.seek(0, os.SEEK_END)
-            progress(resumed, len(lines))
-            for start in range(resumed, len(lines), chunk):
-                results, wrong = _one_by_one(work, lines[start : start + chunk], start, source, skip_bad_rows)
-                bad += wrong
+        with part.open("ab+") as file:
+            _lock(file, part)
+            resumed, bad = _resume(file, part, note, mark)
+            progress(resumed, total)
+            for start, texts in _chunks(source, encoding, chunk, skip=resumed):
+                wrong = check(texts)
+                results = iter(work([text for i, text in enumerate(texts) if i not in wrong]))
+                lines = ["" if i in wrong else _flat(next(results)) for i in range(len(texts))]
+                bad += [start + i + 1 for i in sorted(wrong)]
                 write_json_atomic(note, {**mark, "bad": bad})
-                file.write("".join(result.replace("\n", " ") + "\n" for result in results).encode())
+                file.write("".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
                 file.flush()
-                progress(min(start + chunk, len(lines)), len(lines))
-            os.fsync(file.fileno())
+                os.fsync(file.fileno())
+                progress(start + len(texts), total)
+        os.replace(part, target)
+        note.unlink(missing_ok=True)
     except OSError as error:
-        raise DataError(
-            f"{target} can't be written: {error.strerror}; what is done is kept in {part}."
-        ) from None
-    os.replace(part, target)
-    note.unlink(missing_ok=True)
-    return BulkResult(len(lines), resumed, tuple(bad))
+        kept = f"; what is done is kept in {part}" if part.exists() else ""
+        raise DataError(f"{target} can't be written: {error.strerror or error}{kept}.") from None
+    return BulkResult(total, resumed, tuple(bad))
 
 
-def _one_by_one(
-    work: Callable[[Sequence[str]], list[str]], texts: list[str], start: int, source: Path, skip: bool
-) -> tuple[list[str], list[int]]:
-    """Do a chunk; where it fails, find the texts at fault."""
-    try:
-        return work(texts), []
-    except DataError:
-        results, wrong = [], []
-        for i, text in enumerate(texts):
-            try:
-                results += work([text])
-            except DataError as error:
-                if not skip:
-                    said = str(error).removeprefix("text 1 has ")
-                    raise DataError(
-                        f"{source}:{start + i + 1}: {said} Use --skip-bad-rows to leave an empty line."
-                    ) from None
-                wrong.append(start + i + 1)
-                results.append("")
-        return results, wrong
+def _flat(text: str) -> str:
+    return text.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
 
 
-def _resume(part: Path, note: Path, mark: dict[str, object], chunk: int) -> tuple[int, list[int]]:
+def _refuse(wrong: Mapping[int, str], source: Path, start: int) -> None:
+    for i in sorted(wrong):
+        raise DataError(f"{source}:{start + i + 1}: {wrong[i]} Or leave an empty line with --skip-bad-rows.")
+
+
+def _resume(file: IO[bytes], part: Path, note: Path, mark: Mapping[str, Any]) -> tuple[int, list[int]]:
     """Find how many whole chunks an earlier session wrote, and cut off what follows them."""
-    if not part.exists():
-        try:
-            write_json_atomic(note, {**mark, "bad": []})
-        except OSError as error:
-            raise ConfigError(f"{part.parent} can't be written to: {error.strerror}.") from None
+    if os.fstat(file.fileno()).st_size == 0:
+        write_json_atomic(note, {**mark, "bad": []})
         return 0, []
-    old = read_json(note) if note.exists() else {}
-    if {k: v for k, v in old.items() if k != "bad"} != json.loads(json.dumps(mark)):
+    old = read_json(note) if note.exists() else None
+    if not isinstance(old, dict) or {k: v for k, v in old.items() if k != "bad"} != json.loads(
+        json.dumps(mark)
+    ):
         raise ConfigError(
             f"{part} was begun with another model, input or settings; remove it and {note.name} to begin again."
         )
-    with part.open("rb") as file:
-        count = sum(line.endswith(b"\n") for line in file)
-    kept = _cut(part, count, chunk)
+    file.seek(0)
+    kept = end = place = 0
+    for number, line in enumerate(file, 1):
+        place += len(line)
+        if line.endswith(b"\n") and (number % mark["chunk"] == 0 or number == mark["lines"]):
+            kept, end = number, place
+    file.truncate(end)
     return kept, [number for number in old.get("bad", []) if number <= kept]
 
 
-def _cut(part: Path, whole_lines: int, chunk: int) -> int:
-    keep = whole_lines - whole_lines % chunk
-    with part.open("r+b") as file:
-        for _ in range(keep):
-            file.readline()
-        file.truncate(file.tell())
-    return keep
-
-
-def _read_lines(path: Path, encoding: str) -> list[str]:
+def _lock(file: IO[bytes], part: Path) -> None:
+    """Keep a second process away, where the system can; the lock goes with the process."""
     try:
-        text = path.read_bytes().decode(encoding)
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(f"{part} is being written by another process; wait for it, or stop it.") from None
+    except OSError:  # a file system without locks
+        return
+
+
+def _measure(path: Path, encoding: str) -> tuple[str, int]:
+    """Pass over a file once: its SHA-256 and its lines; what is no text is found here, before any work."""
+    try:
+        io.TextIOWrapper(io.BytesIO(), encoding=encoding).detach()
+    except LookupError:
+        raise ConfigError(
+            f"--encoding {encoding} is no encoding of text; utf-8, utf-16, latin-1 and cp1252 are usual."
+        ) from None
+    reader = codecs.getincrementaldecoder(encoding)()
+    digest, newlines, place, last = hashlib.sha256(), 0, 0, ""
+    try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path} is no ordinary file; --input takes one text file.")
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+                text = _decoded(reader, block, place, path, encoding, newlines)
+                place, newlines, last = place + len(block), newlines + text.count("\n"), text[-1:] or last
+        _decoded(reader, b"", place, path, encoding, newlines, final=True)
     except FileNotFoundError:
         raise DataError(f"there is no file {path}.") from None
-    except IsADirectoryError:
-        raise DataError(f"{path} is a folder; --input takes one text file.") from None
     except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror}.") from None
-    except (UnicodeDecodeError, LookupError) as error:
-        raise DataError(
-            f"{path} is not {encoding} text ({error}); name its encoding with --encoding."
-        ) from None
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
-    if not text:
+        raise DataError(f"{path} can't be read: {error.strerror or error}.") from None
+    if not place:
         raise DataError(f"{path} is empty.")
-    return text.removesuffix("\n").split("\n")
+    return digest.hexdigest(), newlines + (last != "\n")
+
+
+def _decoded(
+    reader: codecs.IncrementalDecoder, block: bytes, place: int, path: Path, encoding: str, line: int, *,
+    final: bool = False,
+) -> str:  # fmt: skip
+    try:
+        text = reader.decode(block, final)
+    except UnicodeDecodeError as error:
+        byte = place + error.start - (len(error.object) - len(block))
+        raise DataError(
+            f"{path}: byte {byte} is no {encoding} text; is the file binary? If it is text, name its --encoding."
+        ) from None
+    except UnicodeError as error:
+        raise DataError(f"{path} is no {encoding} text ({error}); name its --encoding.") from None
+    if "\0" in text:
+        number = line + text[: text.index("\0")].count("\n") + 1
+        raise DataError(f"{path}:{number}: a NUL character; this is no text, or of another --encoding.")
+    return text
+
+
+def read_lines(path: Path, encoding: str) -> Iterator[str]:
+    """Give the lines of a text file, which `run_bulk` has measured, without their ends and without a BOM."""
+    with path.open(encoding=encoding, newline="\n") as file:
+        for number, line in enumerate(file):
+            yield (line.removeprefix("\ufeff") if number == 0 else line).removesuffix("\n").removesuffix("\r")
+
+
+def _chunks(path: Path, encoding: str, size: int, *, skip: int = 0) -> Iterator[tuple[int, list[str]]]:
+    """Give lists of lines with the number of lines before each."""
+    lines = itertools.islice(read_lines(path, encoding), skip, None)
+    start = skip
+    while texts := list(itertools.islice(lines, size)):
+        yield start, texts
+        start += len(texts)
 
 
 def file_digest(path: Path) -> str:

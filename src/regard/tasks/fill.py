@@ -26,7 +26,7 @@ from regard.tasks.base import (
     small_or_large,
     text_store,
 )  # fmt: skip
-from regard.training.loss import IGNORED, sequence_loss, to_device, validation_loss
+from regard.training.loss import IGNORED, LossSums, to_device, validation_loss
 
 
 class FillTask(Task):
@@ -67,21 +67,19 @@ class FillTask(Task):
         examples = self.objective(stores, parts.tokenizer, parts.config, seed=0)
         batches = Batches(examples, tokens_per_batch=8192, shuffle=False)
         most = min(batches.num_batches(0), 8) if quick else batches.num_batches(0)
-        right = total = 0
 
-        def loss(model: Any, batch: Any) -> Any:
-            nonlocal right, total
+        def loss(model: Any, batch: Any) -> LossSums:
             scored = batch["labels"] != IGNORED
+            truths = batch["labels"][scored]
             logits = model.head(model.hidden(batch["ids"], key_mask=batch["key_mask"])[scored])
-            right += int((logits.argmax(-1) == batch["labels"][scored]).sum())
-            total += int(scored.sum())
-            return sequence_loss(model, batch)
+            nll = torch.nn.functional.cross_entropy(logits.float(), truths, reduction="sum")
+            return LossSums(nll, nll, len(truths), (logits.argmax(-1) == truths).sum())
 
         found = validation_loss(
             parts.module, (batches.batch(0, k) for k in range(most)), loss, should_stop=should_stop
         )
         sample = _sample(parts, batches.batch(0, 0))
-        return Evaluation({"accuracy": right / max(1, total), "nats": found["nll"]}, sample)
+        return Evaluation({"accuracy": found["accuracy"], "nats": found["nll"]}, sample)
 
 
 @torch.no_grad()

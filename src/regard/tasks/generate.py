@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +17,8 @@ from regard.data.batches import Batches
 from regard.data.objectives import Generate
 from regard.data.tokenizers import Tokenizer
 from regard.errors import ConfigError, DataError
-from regard.generate.config import SearchConfig
+from regard.generate.config import Hypothesis, SearchConfig, check_count
+from regard.generate.logits import forbid
 from regard.generate.search import search
 from regard.tasks.base import (
     DataSize,
@@ -28,10 +30,12 @@ from regard.tasks.base import (
     Task,
     Values,
     encode_running_text,
-    small_or_large,
     text_store,
 )  # fmt: skip
+from regard.tasks.verbs import check_verb, never_written
 from regard.training.loss import sequence_loss, validation_loss
+
+_WINDOW_STEP = 0x9E3779B97F4A7C15  # sets the random streams of a text's windows apart
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,22 @@ class GenerateTask(Task):
     joins_documents: ClassVar[bool] = True
 
     def suit(self, size: DataSize) -> Suit:
-        """Choose by the number of characters."""
-        presets = {"small": "generate-tiny", "medium": "generate-small", "large": "generate-medium"}
-        return small_or_large(size, presets)
+        """Choose by the number of characters; the figures come from the experiments in docs/log.md."""
+        small, medium = size.characters < 5_000_000, size.characters < 100_000_000
+        name = "generate-tiny" if small else "generate-small" if medium else "generate-medium"
+        batch_tokens = 2048 if small else 8192
+        return Suit(
+            model=name,
+            vocab_size=4000 if small else 8000 if medium else 16_000,
+            model_settings={"dropout": 0.1 if small else 0.0},
+            training={
+                "epochs": size.epochs(10 if small else 4 if medium else 1, batch_tokens),
+                "batch_tokens": batch_tokens,
+                "optimizer": "muon", "lr": 1e-2 if small else 4e-3, "warmup": 20 if small else 200,
+                "schedule": "cosine",
+                "beta2": 0.99, "weight_decay": 0.1,
+            },
+        )  # fmt: skip
 
     def encode(
         self, rows: Iterable[Values], tokenizer: Tokenizer, config: ModelConfig, folder: Path
@@ -154,12 +171,14 @@ def generate(
     no_repeat_ngram: int = 0,
     stop: Sequence[str] = (),
     seed: int | None = None,
+    batch_tokens: int = 16_384,
     on_text: Callable[[int, str], None] | None = None,
 ) -> list[Generation]:
     """Continue each prompt.
 
-    A text that reaches the model's context goes on from the last half of it, and says so in `windows`. Each prompt is
-    continued by itself: what it gives depends on the seed and its own place, never on its neighbours.
+    A text that outgrows the model's context goes on from the last half of it, as a window of running text that begins
+    there, and says so in `windows`. What a prompt gives depends on the seed and on its own place, never on its
+    neighbours. Special tokens are never written.
 
     Args:
         parts: a decoder and its tokenizer.
@@ -169,79 +188,132 @@ def generate(
         top_k: sample among so many likeliest tokens; 0: all.
         top_p: sample among the fewest tokens whose probabilities reach this sum.
         min_p: sample among tokens at least this share as likely as the likeliest.
-        repetition_penalty: above 1 makes tokens less likely that stand there already.
-        no_repeat_ngram: no run of so many tokens comes twice; 0: no limit.
+        repetition_penalty: above 1 makes tokens less likely that stand in the window already.
+        no_repeat_ngram: no run of so many tokens comes twice in a window; 0: no limit.
         stop: strings that end the text; they are left out of it.
         seed: of the samples; None: a fresh one each time.
-        on_text: told (number of the prompt, new text) as it is written; the pieces add up to the text.
+        batch_tokens: tokens, prompts and new ones, in memory at once.
+        on_text: told (number of the prompt, new text) as it is written; the pieces of each add up to its text.
 
     Raises:
         ConfigError: the model is no decoder, or a setting is out of range.
-        DataError: a prompt leaves no room in the context.
+        DataError: a prompt is longer than the context.
     """
-    config, tokenizer = parts.config, parts.tokenizer
-    if config.kind != "decoder":
-        raise ConfigError(f"this model is an {config.kind}; generating needs a decoder.")
-    if any(not s for s in stop):
-        raise ConfigError("an empty stop string would end every text at once; leave it out.")
-    seed = int(torch.seed() % 2**63) if seed is None else seed
+    config = parts.config
+    check_verb(config, "generate")
+    check_count("batch_tokens", batch_tokens, low=1, high=10**9)
+    if isinstance(stop, str) or any(not s for s in stop):
+        raise ConfigError(
+            "stop takes a list of strings, none of them empty: an empty one would end every text at once."
+        )
     settings = SearchConfig(
         max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
-        repetition_penalty=repetition_penalty, no_repeat_ngram=no_repeat_ngram, seed=seed if temperature > 0 else None,
+        repetition_penalty=repetition_penalty, no_repeat_ngram=no_repeat_ngram,
+        seed=secrets.randbits(63) if seed is None else seed,
     )  # fmt: skip
-    results = []
-    for number, prompt in enumerate(prompts):
-        ids = tokenizer.encode(prompt)
-        if not ids:
-            ids = [config.start if config.start is not None else 0]
-        if len(ids) >= config.context:
+    rows = []
+    for number, (prompt, ids) in enumerate(
+        zip(prompts, parts.tokenizer.encode_batch(list(prompts)), strict=True)
+    ):
+        if len(ids) > config.context:
             raise DataError(
-                f"prompt {number + 1} has {len(ids)} tokens; this model's context is {config.context}, "
-                "and the answer needs room too."
+                f"prompt {number + 1} has {len(ids)} tokens; this model's context is {config.context}. Shorten it."
             )
         tell = (lambda text, n=number: on_text(n, text)) if on_text else None
-        results.append(
-            _continue(
-                parts,
-                prompt,
-                ids,
-                replace(settings, seed=_mixed(seed, number)) if temperature > 0 else settings,
-                stop,
-                tell,
-            )
+        first = ids or [config.start if config.start is not None else 0]
+        rows.append(_Row(number, prompt, first, max_tokens, _Writer(parts.tokenizer, stop, tell)))
+    going = rows
+    while going:
+        for group in _groups(going, config.context, batch_tokens):
+            _write_window(parts, group, settings)
+        going = [row for row in going if row.left > 0 and not row.finished]
+    return [row.result() for row in rows]
+
+
+class _Row:
+    """Follow one continuation from window to window."""
+
+    def __init__(self, number: int, prompt: str, ids: list[int], left: int, writer: _Writer) -> None:
+        self.number, self.prompt, self.window, self.left, self.writer = (
+            number,
+            prompt,
+            list(ids),
+            left,
+            writer,
         )
-    return results
+        self.prompt_tokens, self.tokens, self.windows = len(ids), 0, 1
+        self.score, self.finished = 0.0, False
+
+    def room(self, context: int) -> int:
+        """Count the tokens that this window may get; the last one is never fed and takes no place."""
+        return min(self.left, context - len(self.window) + 1)
+
+    def next_window(self, context: int) -> None:
+        """Go on from the last half of a window that is full."""
+        if len(self.window) > context:
+            self.window, self.windows = self.window[-max(1, context // 2) :], self.windows + 1
+
+    def take(self, found: Hypothesis, room: int) -> None:
+        """Add what a search wrote: to the end token, to a stop string, or to the end of the room."""
+        ended = found.finished and not self.writer.stopped and len(found.ids) < room
+        self.tokens += len(found.ids) + ended
+        self.left -= len(found.ids) + ended
+        self.score += found.score
+        self.window += found.ids
+        self.finished = ended or self.writer.stopped
+
+    def result(self) -> Generation:
+        """Let out the rest of the text."""
+        self.writer.finish()
+        finished = self.finished or self.writer.stopped
+        return Generation(
+            self.writer.text, self.prompt, self.score, self.prompt_tokens, self.tokens, finished, self.windows
+        )
 
 
-def _continue(
-    parts: Parts,
-    prompt: str,
-    ids: list[int],
-    settings: SearchConfig,
-    stop: Sequence[str],
-    tell: Callable[[str], None] | None,
-) -> Generation:
-    """Write one continuation, window by window."""
-    config = parts.config
-    writer = _Writer(parts.tokenizer, stop, tell)
-    window, windows, score, left, finished = list(ids), 1, 0.0, settings.max_tokens, False
-    while left > 0 and not finished:
-        if len(window) >= config.context:
-            window, windows = window[-(config.context // 2) or -1 :], windows + 1
-        step = replace(settings, max_tokens=min(left, config.context - len(window)), min_tokens=0)
-        if step.seed is not None and windows > 1:
-            step = replace(step, seed=_mixed(step.seed, windows))
-        with torch.inference_mode():
-            state = parts.module.start(batch=1)  # type: ignore[operator]
-            (best,), *_ = search(
-                state, torch.tensor([window], device=parts.device), eos_id=config.eos_id, pad_id=config.pad_id or 0,
-                config=step, on_token=lambda row, token: writer.add(token), stop=lambda row, ids: writer.stopped,
-            )  # fmt: skip
-        score, left = score + best.score, left - len(best.ids) - int(best.finished and not writer.stopped)
-        window += best.ids
-        finished = best.finished or writer.stopped
-    writer.finish()
-    return Generation(writer.text, prompt, score, len(ids), settings.max_tokens - left, finished, windows)
+def _groups(rows: Sequence[_Row], context: int, budget: int) -> Iterator[list[_Row]]:
+    """Put rows whose windows are of similar length together, longest first, within a budget of padded tokens."""
+    group: list[_Row] = []
+    slots = 0
+    for row in rows:
+        row.next_window(context)
+    for row in sorted(rows, key=lambda row: (-len(row.window), row.number)):
+        grown = max(slots, (len(group[0].window) if group else len(row.window)) + row.room(context))
+        if group and ((len(group) + 1) * grown > budget or 2 * len(row.window) < len(group[0].window)):
+            yield group
+            group, grown = [], len(row.window) + row.room(context)
+        group.append(row)
+        slots = grown
+    if group:
+        yield group
+
+
+def _write_window(parts: Parts, rows: Sequence[_Row], settings: SearchConfig) -> None:
+    """Continue rows side by side, padded on the left, each until its own window is full."""
+    config, longest = parts.config, max(len(row.window) for row in rows)
+    pad = config.pad_id or 0
+    ids = torch.tensor(
+        [[pad] * (longest - len(row.window)) + row.window for row in rows], device=parts.device
+    )
+    real = torch.tensor([len(row.window) for row in rows], device=parts.device)
+    mask = torch.arange(longest, device=parts.device) >= longest - real[:, None]
+    rooms = [row.room(config.context) for row in rows]
+    # Rows that go on together are in the same window; each window has random numbers of its own.
+    seed = None if settings.temperature == 0 else (settings.seed or 0) + (rows[0].windows - 1) * _WINDOW_STEP
+    settings = replace(settings, max_tokens=max(rooms), seed=None if seed is None else seed % 2**63)
+
+    def full(place: int, new: list[int]) -> bool:
+        return rows[place].writer.stopped or len(new) >= rooms[place]
+
+    with torch.inference_mode():
+        state = parts.module.start(batch=len(rows))  # type: ignore[operator]
+        found = search(
+            state, ids, key_mask=mask, eos_id=config.eos_id, pad_id=pad, config=settings,
+            rows=[row.number for row in rows], transforms=[forbid(never_written(parts.tokenizer, config))],
+            on_token=lambda place, token: rows[place].writer.add(token), stop=full,
+        )  # fmt: skip
+    for row, (best,), room in zip(rows, found, rooms, strict=True):
+        row.take(best, room)
 
 
 class _Writer:
@@ -278,8 +350,3 @@ class _Writer:
         self.text += text
         if text and self._tell is not None:
             self._tell(text)
-
-
-def _mixed(seed: int, number: int) -> int:
-    """Give each prompt and window a seed of its own; the first keeps the user's."""
-    return (seed + number * 0x9E3779B97F4A7C15) % 2**63

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from regard.errors import DataError
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -25,8 +27,15 @@ class Scores:
 def score_texts(hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool = False) -> Scores:
     """Score texts against one reference each.
 
+    Raises:
+        DataError: there is nothing to score.
+
     Source: Post 2018, arXiv:1804.08771; Popović 2015 (chrF).
     """
+    if not hypotheses or len(hypotheses) != len(references):
+        raise DataError(
+            f"{len(hypotheses)} texts can't be scored against {len(references)} references; give as many, at least one."
+        )
     from sacrebleu.metrics import BLEU, CHRF
 
     bleu, chrf = BLEU(lowercase=lowercase), CHRF(lowercase=lowercase)
@@ -42,7 +51,7 @@ class ClassTable:
 
     Attributes:
         accuracy: the share of right answers, 0 to 1.
-        macro_f1: the mean of the classes' F1, 0 to 1.
+        macro_f1: the mean F1 of the classes that occur, among the truths or the answers; 0 to 1.
         confusion: rows are true labels, columns answers, in the order of `labels`.
         per_class: label to (precision, recall, F1, count).
     """
@@ -63,26 +72,29 @@ def score_classes(answers: Sequence[str], truths: Sequence[str], labels: Sequenc
         answered, there = sum(row[i] for row in confusion), sum(confusion[i])
         per_class[label] = (*_prf(confusion[i][i], answered, there), there)
     right = sum(pairs[label, label] for label in labels)
-    mean = sum(row[2] for row in per_class.values()) / max(1, len(labels))
+    occur = {*truths, *answers}
+    mean = sum(row[2] for label, row in per_class.items() if label in occur) / max(1, len(occur))
     return ClassTable(tuple(labels), right / max(1, len(truths)), mean, confusion, per_class)
 
 
 def spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
-    """Give the (type, first word, word after the last) of BIO tags.
+    """Give the (type, first word, word after the last) of BIO or IOBES tags.
 
-    An I- that continues nothing of its type opens a span, as in the CoNLL evaluation; a tag without a prefix is a
-    type of its own, and neighbours with the same one are one span.
+    The rules are those of the CoNLL evaluation: a span of one type is opened by B- and S-, by a tag that stands after
+    an ended span or after another type, and is ended by E- and S- (L- and U- in the BILOU scheme). A tag without a
+    prefix is a type of its own, and neighbours with the same one are one span.
+    Source: Tjong Kim Sang and De Meulder 2003, conlleval.
     """
-    found, kind, start = set(), "", 0
+    found, kind, start, ended = set(), "", 0, False
     for i, tag in enumerate([*tags, "O"]):
-        prefix, _, name = (
-            tag.partition("-") if tag[:2] in ("B-", "I-") else ("", "", "" if tag == "O" else tag)
-        )
-        if kind and (name != kind or prefix == "B"):
+        prefix, name = (tag[0], tag[2:]) if tag[1:2] == "-" and tag[0] in "BIELSU" else ("I", tag)
+        name = "" if tag == "O" else name
+        if kind and (ended or name != kind or prefix in "BSU"):
             found.add((kind, start, i))
             kind = ""
         if name and not kind:
             kind, start = name, i
+        ended = prefix in "ELSU"
     return found
 
 
@@ -98,5 +110,5 @@ def score_spans(
 
 
 def _prf(right: int, answered: int, there: int) -> tuple[float, float, float]:
-    precision, recall = right / max(1, answered), right / max(1, there)
-    return precision, recall, 2 * precision * recall / max(1e-12, precision + recall)
+    """Give precision, recall and F1, each 0 where it would be a division by nothing."""
+    return right / max(1, answered), right / max(1, there), 2 * right / max(1, answered + there)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,8 +13,9 @@ from regard.config import Kind, ModelConfig
 from regard.data.objectives import Translate
 from regard.data.store import TokenStore
 from regard.data.tokenizers import Tokenizer
-from regard.errors import ConfigError, DataError
-from regard.generate.config import Hypothesis, SearchConfig
+from regard.errors import DataError
+from regard.generate.config import Hypothesis, SearchConfig, check_count
+from regard.generate.logits import forbid
 from regard.generate.search import search
 from regard.tasks.base import (
     DataSize,
@@ -29,6 +30,7 @@ from regard.tasks.base import (
     need,
 )
 from regard.tasks.metrics import score_texts
+from regard.tasks.verbs import check_verb, never_written
 
 _LENGTH_STEP = 16
 
@@ -77,13 +79,15 @@ class TranslateTask(Task):
     def suit(self, size: DataSize) -> Suit:
         """Choose by the number of characters; the figures come from the experiments in docs/log.md."""
         small, medium = size.characters < 20_000_000, size.characters < 200_000_000
+        batch_tokens = 4096 if small else 16_384
         return Suit(
             model="translate-small" if small or medium else "transformer-base",
             vocab_size=8000 if small else 16_000 if medium else 32_000,
             model_settings={"dropout": 0.2 if small else 0.1},
             training={
-                "epochs": 30 if small else 15 if medium else 5, "batch_tokens": 8192, "lr": 1e-3, "warmup": 400,
-                "schedule": "linear", "label_smoothing": 0.1, "average": "ema",
+                "epochs": size.epochs(12 if small else 8 if medium else 4, batch_tokens), "batch_tokens": batch_tokens,
+                "optimizer": "muon", "lr": 2e-3, "warmup": 200, "schedule": "linear", "label_smoothing": 0.1,
+                "average": "ema",
             },
         )  # fmt: skip
 
@@ -136,13 +140,17 @@ def translate(
 ) -> list[Translation]:
     """Translate texts, in their order; sorted and batched by length within.
 
+    What a text gives depends on it alone, never on its neighbours. A text of nothing but spaces has an empty
+    translation, which no model is asked for. Special tokens are never written.
+
     Args:
         parts: an encoder-decoder and its tokenizer.
         texts: each must fit the model's context.
         beams: 1 is greedy.
         length_penalty: scores are divided by length to this power; larger favours longer texts.
-        num_return: how many candidates each text gets, at most `beams`.
-        max_tokens: the longest translation; None: some 20 to 50 more than twice the source, within the context.
+        num_return: how many candidates each text gets, at most `beams`; fewer where fewer exist.
+        max_tokens: the longest translation, its end token included, at most the context; None: some 20 to 50
+            more than twice the source, within the context.
         batch_tokens: source tokens times beams in memory at once.
         on_done: told after each batch how many texts it finished.
 
@@ -151,48 +159,63 @@ def translate(
         ConfigError: the model has no encoder and decoder, or a setting is out of range.
     """
     config, tokenizer = parts.config, parts.tokenizer
-    if config.kind != "encoder-decoder":
-        raise ConfigError(f"this model is a {config.kind}; translating needs an encoder-decoder.")
-    eos, pad, start = (
-        need(config.eos_id, "eos_id"),
-        need(config.pad_id, "pad_id"),
-        need(config.start, "start_id"),
-    )
+    check_verb(config, "translate")
+    check_count("beams", beams, low=1, high=10_000)
+    check_count("num_return", num_return, low=1, high=beams)
+    check_count("batch_tokens", batch_tokens, low=1, high=10**9)
+    check_count("max_tokens", 1 if max_tokens is None else max_tokens, low=1, high=config.context)
+    settings = SearchConfig(num_beams=beams, length_penalty=length_penalty, num_return=num_return)
+    eos = need(config.eos_id, "eos_id")
     sources = [[*ids, eos] for ids in tokenizer.encode_batch(list(texts))]
-    for i, ids in enumerate(sources):
-        if len(ids) > config.context:
-            raise DataError(
-                f"text {i + 1} has {len(ids)} tokens; this model reads at most {config.context}. "
-                "Split it into shorter texts."
-            )
-    done: list[Translation | None] = [None] * len(sources)
-    for rows in _by_length(sources, max(1, batch_tokens // beams)):
-        longest = max(len(sources[i]) for i in rows)
-        limit = max_tokens or min(config.context - 1, 2 * _LENGTH_STEP * _length_class(sources[rows[0]]) + 20)
-        settings = SearchConfig(
-            max_tokens=limit, num_beams=beams, length_penalty=length_penalty, num_return=num_return
-        )
-        batch = torch.full((len(rows), longest), pad)
-        for row, i in enumerate(rows):
-            batch[row, : len(sources[i])] = torch.tensor(sources[i])
-        mask = torch.arange(longest)[None] < torch.tensor([len(sources[i]) for i in rows])[:, None]
-        batch, mask = batch.to(parts.device), mask.to(parts.device)
-        with torch.inference_mode():
-            state = parts.module.start(source=batch, source_mask=None if bool(mask.all()) else mask)  # type: ignore[operator]
-            first = torch.full((len(rows), 1), start, device=batch.device)
-            found = search(state, first, eos_id=eos, pad_id=pad, config=settings)
+    for i, problem in _too_long(sources, config).items():
+        raise DataError(f"text {i + 1} ({_excerpt(texts[i])!r}) {problem}")
+    done: list[Translation | None] = [
+        None if text.strip() else _nothing(len(ids)) for text, ids in zip(texts, sources, strict=True)
+    ]
+    waiting = [i for i, result in enumerate(done) if result is None]
+    if len(waiting) < len(done):
+        on_done(len(done) - len(waiting))
+    for rows in _by_length(sources, waiting, max(1, batch_tokens // beams)):
+        usual = min(config.context, 2 * _LENGTH_STEP * _length_class(sources[rows[0]]) + 20)
+        found = _search(parts, [sources[i] for i in rows], replace(settings, max_tokens=max_tokens or usual))
         for i, hypotheses in zip(rows, found, strict=True):
             done[i] = _translation(hypotheses, len(sources[i]), tokenizer)
         on_done(len(rows))
     return [result for result in done if result is not None]
 
 
+def check_texts(parts: Parts, texts: Sequence[str]) -> dict[int, str]:
+    """Find the texts that `translate` would refuse: the number of each, from 0, and what is wrong with it."""
+    return _too_long([[*ids, 0] for ids in parts.tokenizer.encode_batch(list(texts))], parts.config)
+
+
+def _search(parts: Parts, sources: Sequence[Sequence[int]], settings: SearchConfig) -> list[list[Hypothesis]]:
+    """Pad sources on the right to one batch, and search."""
+    config = parts.config
+    pad, lengths = need(config.pad_id, "pad_id"), torch.tensor([len(ids) for ids in sources])
+    batch = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in sources], True, pad)
+    mask = None
+    if int(lengths.min()) < batch.shape[1]:
+        mask = (torch.arange(batch.shape[1])[None] < lengths[:, None]).to(parts.device)
+    with torch.inference_mode():
+        state = parts.module.start(source=batch.to(parts.device), source_mask=mask)  # type: ignore[operator]
+        first = torch.full((len(sources), 1), need(config.start, "start_id"), device=parts.device)
+        return search(
+            state, first, eos_id=config.eos_id, pad_id=pad, config=settings,
+            transforms=[forbid(never_written(parts.tokenizer, config))],
+        )  # fmt: skip
+
+
 def translate_stream(
     parts: Parts, texts: Iterable[str], *, chunk: int = 256, **settings: Any
 ) -> Iterator[Translation]:
-    """Translate any number of texts, a chunk at a time, in order; settings as for `translate`."""
+    """Translate any number of texts, a chunk at a time, in order; settings, and errors, as for `translate`."""
+    before = 0
     for part in chunks(texts, chunk):
+        for i, problem in check_texts(parts, part).items():
+            raise DataError(f"text {before + i + 1} ({_excerpt(part[i])!r}) {problem}")
         yield from translate(parts, part, **settings)
+        before += len(part)
 
 
 def chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -207,6 +230,19 @@ def chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield part
 
 
+def _too_long(sources: Sequence[Sequence[int]], config: ModelConfig) -> dict[int, str]:
+    said = f"tokens with its end; this model reads at most {config.context}. Split it into shorter texts."
+    return {i: f"has {len(ids)} {said}" for i, ids in enumerate(sources) if len(ids) > config.context}
+
+
+def _excerpt(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:39]}…"
+
+
+def _nothing(source_tokens: int) -> Translation:
+    return Translation("", 0.0, (Candidate("", 0.0),), source_tokens, 0, True)
+
+
 def _translation(hypotheses: list[Hypothesis], source_tokens: int, tokenizer: Tokenizer) -> Translation:
     best = hypotheses[0]
     candidates = tuple(Candidate(tokenizer.decode(h.ids), h.normalised) for h in hypotheses)
@@ -214,14 +250,15 @@ def _translation(hypotheses: list[Hypothesis], source_tokens: int, tokenizer: To
     return Translation(candidates[0].text, best.normalised, candidates, source_tokens, tokens, best.finished)
 
 
-def _by_length(sequences: Sequence[Sequence[int]], budget: int) -> Iterator[list[int]]:
+def _by_length(
+    sequences: Sequence[Sequence[int]], numbers: Sequence[int], budget: int
+) -> Iterator[list[int]]:
     """Group the numbers of sequences of similar length, longest first, at most `budget` padded tokens a group.
 
     A group is of one length class, which sets its limit of tokens: so no text's result depends on its neighbours.
     """
-    order = sorted(range(len(sequences)), key=lambda i: (-len(sequences[i]), i))
     group: list[int] = []
-    for i in order:
+    for i in sorted(numbers, key=lambda i: (-len(sequences[i]), i)):
         full = group and (len(group) + 1) * len(sequences[group[0]]) > budget
         if group and (full or _length_class(sequences[i]) != _length_class(sequences[group[0]])):
             yield group

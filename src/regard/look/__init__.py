@@ -1,0 +1,1 @@
+"""See what a model attends to: find the heads that carry something, and draw them."""

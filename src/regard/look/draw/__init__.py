@@ -1,0 +1,1 @@
+"""Draw attention; one file for each place where a picture may stand."""

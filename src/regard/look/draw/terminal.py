@@ -1,0 +1,140 @@
+"""Draw attention in a terminal: words on a coloured ground, or shaded where there is no colour.
+
+The scale runs from grey to orange at one lightness, under black letters: so it reads alike on a light and on a dark
+ground, and what gets next to nothing has no ground at all. Words are shown as text, whatever they hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.style import Style
+from rich.text import Text
+
+__all__ = ["Matrix", "Row", "safe"]
+
+_GREY, _ORANGE = (138, 138, 138), (255, 153, 20)
+_FAINT = 0.03  # less than this is no colour
+_SHADES, _ASCII_SHADES = " ░▒▓█", " .:*#"
+_INDENT = 2
+_CELL = 4  # columns of a number in a matrix
+
+
+def safe(text: str) -> str:
+    r"""Show everything that isn't a plain printable character as an escape such as `\x1b` or `\u202e`."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+class Row:
+    r"""Draw where one word looks: the words of a sentence, each on the colour of its weight; a rich renderable.
+
+    Args:
+        words: the sentence.
+        weights: the attention to each, 0 to 1.
+        looker: the place of the word that looks, where it is one of these; it is underlined.
+        numbered: the places whose weights are written beneath.
+    """
+
+    def __init__(
+        self, words: Sequence[str], weights: Sequence[float], *, looker: int | None = None,
+        numbered: Collection[int] = (),
+    ) -> None:  # fmt: skip
+        assert len(words) == len(weights)
+        self.words, self.weights = [safe(word) for word in words], list(weights)
+        self.looker, self.numbered = looker, frozenset(numbered)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Lay the words out in lines of the console's width, with their shades and numbers beneath."""
+        for line in self._lines(max(10, options.max_width - _INDENT)):
+            words, shades, numbers = (Text(" " * _INDENT) for _ in range(3))
+            for place in line:
+                word, weight = self.words[place], self.weights[place]
+                number = f"{weight:.2f}" if place in self.numbered else ""
+                width = self._width(place)
+                style = _style(weight) + Style(underline=place == self.looker, bold=place == self.looker)
+                words.append(word, style).append(" " * (width - cell_len(word) + 1))
+                shades.append(_shade(weight, options) * cell_len(word)).append(" " * (width - cell_len(word) + 1))
+                numbers.append(f"{number:<{width}} ", "bold" if number else "")
+            for text in (words, *(() if _has_colour(console) else (shades,)), numbers):
+                text.rstrip()
+                text.no_wrap = True
+                if text.plain.strip():
+                    yield text
+
+    def _width(self, place: int) -> int:
+        return max(cell_len(self.words[place]), 4 if place in self.numbered else 0)
+
+    def _lines(self, width: int) -> list[list[int]]:
+        """Break the sentence into lines; a word that is longer than a line is cut."""
+        lines: list[list[int]] = [[]]
+        used = 0
+        for place, word in enumerate(self.words):
+            if cell_len(word) > width:
+                self.words[place] = set_cell_size(word, width - 1) + "~"
+            if used and used + self._width(place) > width:
+                lines.append([])
+                used = 0
+            lines[-1].append(place)
+            used += self._width(place) + 1
+        return lines
+
+
+class Matrix:
+    """Draw where every word looks, as a table of per cents, a row for each word that looks; a rich renderable.
+
+    Args:
+        rows: the words that look.
+        columns: the words that are looked at.
+        weights: attention, 0 to 1, a row for each of `rows`.
+        marked: places of rows that stand out.
+    """
+
+    def __init__(
+        self, rows: Sequence[str], columns: Sequence[str], weights: Sequence[Sequence[float]], *,
+        marked: Collection[int] = (),
+    ) -> None:  # fmt: skip
+        self.rows, self.columns = [safe(word) for word in rows], [safe(word) for word in columns]
+        self.weights, self.marked = weights, frozenset(marked)
+
+    @property
+    def width(self) -> int:
+        """Give the columns of the terminal that it takes."""
+        return _INDENT + self._label + _CELL * len(self.columns)
+
+    @property
+    def _label(self) -> int:
+        return min(14, max(cell_len(word) for word in self.rows)) + 1
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw the table; nothing where the console is too narrow for it."""
+        if self.width > options.max_width:
+            return
+        start = " " * (_INDENT + self._label)
+        yield Text(start + "".join(set_cell_size(word, _CELL - 1).rjust(_CELL) for word in self.columns), "dim", no_wrap=True)
+        for place, (word, weights) in enumerate(zip(self.rows, self.weights, strict=True)):
+            style = "bold underline" if place in self.marked else ""
+            shown = set_cell_size(word, min(cell_len(word), self._label - 1))
+            line = Text(" " * _INDENT, no_wrap=True).append(shown, style).append(" " * (self._label - cell_len(shown)))
+            for weight in weights:
+                number = f"{100 * weight:.0f}" if weight >= _FAINT else "." if options.ascii_only else "·"
+                line.append(f"{number:>{_CELL - 1}} ", _style(weight) if weight >= _FAINT else "dim")
+            yield line
+
+
+def _has_colour(console: Console) -> bool:
+    return console.color_system is not None and not console.no_color
+
+
+def _style(weight: float) -> Style:
+    if weight < _FAINT:
+        return Style()
+    part = min(1.0, max(0.0, weight))
+    red, green, blue = (round(a + (b - a) * part) for a, b in zip(_GREY, _ORANGE, strict=True))
+    return Style(color="rgb(0,0,0)", bgcolor=f"rgb({red},{green},{blue})")
+
+
+def _shade(weight: float, options: ConsoleOptions) -> str:
+    shades = _ASCII_SHADES if options.ascii_only else _SHADES
+    return shades[0] if weight < _FAINT else shades[min(4, 1 + int(min(weight, 1.0) * 4))]

@@ -1,0 +1,199 @@
+"""The folder of a run: it appears with everything that the run needs, or not at all; and what is read from it."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from regard.checkpoints.files import load_into, load_tensors, read_json, sync
+from regard.config import ModelConfig
+from regard.data.tokenizers import Tokenizer
+from regard.errors import CheckpointError, ConfigError, DataError, suggest
+from regard.models.transformer import build
+from regard.tasks.base import Parts
+from regard.training.precision import choose_device
+
+_GATHERED = ".preparing"
+_PREPARED = (
+    "data", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+)  # fmt: skip
+
+
+@contextmanager
+def new_run(out: str | Path | None, task: str) -> Iterator[tuple[Path, Path]]:
+    """Make a run's folder, empty but for one to fill; what is in that at the end becomes the run.
+
+    regard.json, without which a folder is no run, comes last. Where the block doesn't end well nothing remains; where
+    it is killed, a folder that is no run and that the next attempt clears. The names are (the run's folder, the one to
+    fill).
+
+    Raises:
+        ConfigError: the folder is not empty.
+        DataError: nothing can be written there, or the disk is full.
+    """
+    if out is not None:
+        _check_free(Path(out))
+    made: list[Path] = []
+    try:
+        folder = _next_free(task, made) if out is None else _make(Path(out), made)
+        gathered = folder / _GATHERED
+        _clear(folder)
+        try:
+            gathered.mkdir()
+            yield folder, gathered
+            for path in sorted(gathered.iterdir(), key=lambda path: path.name == "regard.json"):
+                path.rename(folder / path.name)
+            sync(folder)
+            made.clear()
+            gathered.rmdir()
+        except BaseException:
+            if not (folder / "regard.json").exists():
+                _clear(folder)
+            raise
+    except OSError as error:
+        place = error.filename or out or "the run's folder"
+        raise DataError(
+            f"{place} can't be written: {error.strerror or error}; make room or name another --out."
+        ) from error
+    finally:
+        for path in reversed(made):
+            with suppress(OSError):  # somebody has put something there
+                path.rmdir()
+
+
+def was_being_prepared(folder: Path) -> bool:
+    """Tell whether a folder is what a killed preparation leaves."""
+    return (folder / _GATHERED).is_dir() and not (folder / "regard.json").is_file()
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a preparation has gathered, and what of it had already been put in its place."""
+    if was_being_prepared(folder):
+        for name in _PREPARED:
+            with suppress(OSError):
+                (folder / name).unlink()
+        shutil.rmtree(folder / "data", ignore_errors=True)
+        shutil.rmtree(folder / _GATHERED, ignore_errors=True)
+
+
+def _check_free(folder: Path) -> None:
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"--out {folder} is a file; name a folder.")
+        if folder.is_dir() and any(folder.iterdir()) and not was_being_prepared(folder):
+            is_run = (folder / "regard.json").is_file()
+            hint = "go on with it by --resume, or name another" if is_run else "name another"
+            raise ConfigError(f"--out {folder} is not empty; {hint} folder.")
+    except OSError as error:
+        raise ConfigError(f"--out {folder} can't be used: {error.strerror}; name another folder.") from error
+
+
+def _next_free(task: str, made: list[Path]) -> Path:
+    """Make the first of runs/TASK-1, -2, ... that isn't there; two commands at once get different ones."""
+    runs = _make(Path("runs"), made)
+    for number in itertools.count(1):
+        folder = runs / f"{task}-{number}"
+        with suppress(FileExistsError):
+            folder.mkdir()
+            made.append(folder)
+            return folder
+    raise AssertionError("count has no end")
+
+
+def _make(folder: Path, made: list[Path]) -> Path:
+    """Make a folder and those above it; note which ones weren't there."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        made.append(path)
+    return folder
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Read a run's regard.json.
+
+    Raises:
+        CheckpointError: the folder is not a run.
+    """
+    path = folder / "regard.json"
+    if not path.is_file():
+        if was_being_prepared(folder):
+            raise CheckpointError(
+                f"{folder} was stopped while its data was prepared; begin it again, without --resume."
+            )
+        raise CheckpointError(
+            f"{folder} is not a run: it has no regard.json. {_near(folder, path.name)}".strip()
+        )
+    record = read_json(path)
+    needed = {
+        "task": str,
+        "data": list,
+        "valid": list,
+        "model": dict,
+        "training": dict,
+        "given": dict,
+        "stores": dict,
+    }
+    if not isinstance(record, dict) or any(not isinstance(record.get(n), kind) for n, kind in needed.items()):
+        raise CheckpointError(f"{path} is damaged, or was written by another version of Regard.")
+    return record
+
+
+def load_parts(folder: str | Path, *, device: str = "cpu") -> Parts:
+    """Load a model directory's weights, tokenizer and configuration.
+
+    Raises:
+        CheckpointError: something is missing, broken, or doesn't fit.
+        ConfigError: the device isn't there.
+    """
+    folder = Path(folder)
+    place = choose_device(device)
+    config = read_config(folder)
+    tokenizer = Tokenizer.load(folder)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model only {config.vocab_size}."
+        )
+    if not (folder / "model.safetensors").is_file():
+        hint = (
+            "the run was stopped before its first evaluation; go on with --resume"
+            if (folder / "regard.json").is_file()
+            else "fetch it too"
+        )
+        raise CheckpointError(f"{folder} has no model.safetensors: {hint}.")
+    module = build(config)
+    load_into(module, load_tensors(folder / "model.safetensors"))
+    return Parts(module.eval().to(place), tokenizer, config)
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Read a model directory's config.json.
+
+    Raises:
+        CheckpointError: there is none, or it isn't ours.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        if folder.is_dir():
+            raise CheckpointError(f"{folder} is not a model directory: it has no config.json.")
+        what = "a file, not a model directory" if folder.is_file() else "not there"
+        raise CheckpointError(f"{folder} is {what}. {_near(folder, path.name)}".strip())
+    values = read_json(path)
+    if not isinstance(values, dict) or values.pop("model_type", None) != "regard":
+        raise CheckpointError(f"{path} is of another library's model, which this version doesn't read.")
+    try:
+        return ModelConfig.from_dict(values)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _near(folder: Path, file: str) -> str:
+    """Suggest a neighbour of a folder that holds what this one lacks."""
+    try:
+        return suggest(folder.name, [p.name for p in folder.parent.iterdir() if (p / file).is_file()])
+    except OSError:
+        return ""

@@ -1,0 +1,90 @@
+"""What a run writes down about itself: regard.json, and what is told from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from regard.config import ModelConfig
+from regard.data.tokenizers import Tokenizer
+from regard.tasks.card import size_line
+from regard.tasks.folders import read_config, read_run
+from regard.tasks.preparation import Reading
+
+Data = str | Path | Sequence[str | Path]
+
+
+def given_settings(
+    data: Data | None, valid: Data | None, model: str | ModelConfig | None, tokenizer: str | Path | None,
+    vocab_size: int | None, lowercase: bool, reading: Reading,
+) -> dict[str, Any]:  # fmt: skip
+    """Gather what was said about data and model, without what was left at its default, as plain JSON values."""
+    values: dict[str, Any] = {
+        "data": names(data), "valid": names(valid), "tokenizer": None if tokenizer is None else str(tokenizer),
+        "model": model.to_dict() if isinstance(model, ModelConfig) else model, "vocab_size": vocab_size,
+        "lowercase": lowercase,
+    }  # fmt: skip
+    usual = dataclasses.asdict(Reading())
+    values |= {name: v for name, v in dataclasses.asdict(reading).items() if v != usual[name]}
+    return {name: value for name, value in values.items() if value not in (None, False, [])}
+
+
+def names(data: Data | None) -> list[str]:
+    """List data as text, one name for each file."""
+    if data is None:
+        return []
+    return [str(p) for p in ([data] if isinstance(data, (str, Path)) else data)]
+
+
+def summary(record: Mapping[str, Any]) -> str:
+    """Say in one line what was prepared."""
+    sizes = record["sizes"]
+    tokens = f"{record['model']['vocab_size']:,} tokens ({record['tokenizer']})"
+    return f"{size_line(sizes['train'])} to train on, {size_line(sizes['valid'])} held out; {tokens}"
+
+
+def describe(run: str | Path) -> dict[str, dict[str, Any]]:
+    """Say what a run holds, in groups of names and values.
+
+    Raises:
+        CheckpointError: the folder is not a run.
+    """
+    folder = Path(run)
+    record = read_run(folder)
+    config, tokenizer = read_config(folder), Tokenizer.load(folder)
+    result, sizes = record.get("result", {}), record.get("sizes", {})
+    counted = {part: f": {size_line(sizes[part])}" if part in sizes else "" for part in ("train", "valid")}
+    return {
+        "model": {
+            "task": record["task"], "weights": config.num_parameters(),
+            **{k: v for k, v in config.to_dict().items() if v not in (None, [])},
+        },
+        "tokenizer": {"tokens": tokenizer.vocab_size, "kind": record.get("tokenizer"),
+                      "lowercase": record.get("lowercase", False)},
+        "data": {
+            "training": " ".join(record["data"]) + counted["train"],
+            "validation": (" ".join(record["valid"]) or "the last tenth of it") + counted["valid"],
+            **record.get("skipped", {}),
+        },
+        "training": {
+            **{k: v for k, v in record["training"].items() if v is not None},
+            **({"precision": record["precision"]} if "precision" in record else {}),
+        },
+        "result": {
+            **{k: result[k] for k in ("reason", "steps", "best_step", "seconds", "tokens") if k in result},
+            **result.get("metrics", {}),
+            **{k: v for k, v in result.get("details", {}).items() if isinstance(v, str)},
+        },
+    }  # fmt: skip
+
+
+def finite(value: Any) -> Any:
+    """Put None, which JSON has, for numbers that it hasn't."""
+    if isinstance(value, dict):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,106 @@
+"""A run's settings: sorted into training's and the model's, and refused where they can't be or would do nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from regard.config import ModelConfig
+from regard.errors import ConfigError, suggest
+from regard.tasks.base import DataSize, Task
+from regard.tasks.preparation import base_model, check_tokenizer
+from regard.training.config import TrainConfig
+from regard.training.precision import choose_device
+
+Settings = dict[str, Any]
+
+# When a setting does something; those that ModelConfig and TrainConfig check themselves are not here.
+_OF_TRAINING: dict[str, tuple[Callable[[TrainConfig], bool], str]] = {
+    "decay_fraction": (lambda c: c.schedule == "wsd", "--schedule wsd"),
+    "ema_decay": (lambda c: c.average == "ema", "--average ema"),
+    "average_last": (lambda c: c.average == "last", "--average last"),
+}
+_OF_MODEL: dict[str, tuple[Callable[[ModelConfig], bool], str]] = {
+    "rotary_base": (lambda c: c.position == "rotary", "--position rotary"),
+    "relative_buckets": (lambda c: c.position == "t5", "--position t5"),
+    "relative_distance": (lambda c: c.position == "t5", "--position t5"),
+    "share_embeddings": (lambda c: c.kind == "encoder-decoder", "an encoder-decoder"),
+    "tie_embeddings": (lambda c: c.head == "lm", "a task that predicts tokens"),
+    "output_bias": (lambda c: c.head == "lm", "a task that predicts tokens"),
+    "pooling": (lambda c: c.head == "classify", "classify"),
+    "pooler": (lambda c: c.head == "classify", "classify"),
+}
+
+
+def split_settings(settings: Mapping[str, Any]) -> tuple[Settings, Settings]:
+    """Sort settings into training's and the model's; one that is None is as if it weren't there.
+
+    Raises:
+        ConfigError: one is neither.
+    """
+    of_training = {f.name for f in dataclasses.fields(TrainConfig)}
+    of_model = {f.name for f in dataclasses.fields(ModelConfig)}
+    for name in settings:
+        if name not in of_training | of_model:
+            raise ConfigError(f"unknown setting {name!r}. {suggest(name, of_training | of_model)}".strip())
+    given = {name: value for name, value in settings.items() if value is not None}
+    return (
+        {name: value for name, value in given.items() if name in of_training},
+        {name: value for name, value in given.items() if name not in of_training},
+    )
+
+
+def train_config(suited: Settings, given: Settings) -> TrainConfig:
+    """Join what suits the data with what was given; an end that is given replaces the one that suits.
+
+    Raises:
+        ConfigError: a setting can't be, or would do nothing.
+    """
+    if "steps" in given or "epochs" in given:
+        suited = {name: value for name, value in suited.items() if name not in ("steps", "epochs")}
+    config = TrainConfig.from_dict({**suited, **given})
+    _refuse_idle(given, config, _OF_TRAINING)
+    return config
+
+
+def check_model_settings(given: Settings, config: ModelConfig) -> None:
+    """Refuse settings of the model that do nothing in it.
+
+    Raises:
+        ConfigError: one does nothing.
+    """
+    _refuse_idle(given, config, _OF_MODEL)
+
+
+def check_early(
+    task: Task,
+    *,
+    model: str | ModelConfig | None,
+    tokenizer: str | Path | None,
+    vocab_size: int | None,
+    lowercase: bool,
+    of_training: Settings,
+    of_model: Settings,
+) -> None:
+    """Refuse what can be refused before the data is read, which may take long.
+
+    Raises:
+        ConfigError, CheckpointError: a setting can't be.
+    """
+    spec = task.suit(DataSize(0, 0))
+    config = train_config(spec.training, of_training)
+    choose_device(config.device)
+    if model is None:
+        of_model = {**spec.model_settings, **of_model}
+    base_model(task, model or spec.model).replace(**of_model)
+    check_tokenizer(tokenizer, vocab_size, lowercase, spec)
+
+
+def _refuse_idle(
+    given: Settings, config: Any, effects: Mapping[str, tuple[Callable[[Any], bool], str]]
+) -> None:
+    for name, (works, where) in effects.items():
+        if name in given and not works(config):
+            raise ConfigError(f"{name}={given[name]!r} has no effect here: it is for {where}; leave it out.")
