@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None, *, verbs: Mapping[str, Verb] = VERBS
     """
     words, debug = _without_debug(list(sys.argv[1:] if argv is None else argv))
     _never_fail_to_print()
+    warnings.showwarning = _show_warning
     try:
         code = _dispatch(words, verbs)
         sys.stdout.flush()
@@ -224,6 +226,18 @@ def _complain(text: str) -> None:
         print(f"regard: {one_line(text)}", file=sys.stderr, flush=True)
     except OSError:  # nobody reads standard error: the exit code still tells
         pass
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning as one safe line, like an error."""
+    _complain(f"warning: {message}")
 
 
 def _never_fail_to_print() -> None:

@@ -33,9 +33,8 @@ class LayerCache:
     def reorder(self, rows: Int[Tensor, " R"]) -> None:
         """Keep these rows, in this order; a row may come several times (beam search) or not at all."""
         if self._keys is not None and self._values is not None:
-            length = self.length  # what lies beyond is room, not worth a copy
-            self._keys = self._keys[:, :, :length].index_select(0, rows)
-            self._values = self._values[:, :, :length].index_select(0, rows)
+            self._keys = _moved(self._keys, rows, self.length)
+            self._values = _moved(self._values, rows, self.length)
 
 
 class CrossCache:
@@ -76,4 +75,11 @@ def _grown(old: Tensor | None, new: Tensor, start: int, capacity: int) -> Tensor
     room = torch.empty(batch, heads, capacity, size, dtype=new.dtype, device=new.device)
     if old is not None:
         room[:, :, :start] = old[:, :, :start]
+    return room
+
+
+def _moved(old: Tensor, rows: Tensor, length: int) -> Tensor:
+    """Copy what is filled of some rows, and leave room behind it for the next tokens."""
+    room = old.new_empty(len(rows), *old.shape[1:])
+    torch.index_select(old[:, :, :length], 0, rows, out=room[:, :, :length])
     return room

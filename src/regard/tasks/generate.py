@@ -116,7 +116,7 @@ def _objective(stores: Stores, config: ModelConfig, *, random_phase: bool) -> Ge
     packed = "documents" in stores
     return Generate(
         text_store(stores), context=config.context, pad=config.pad_id or 0, packed=packed,
-        bos=config.bos_id if packed else None,
+        bos=config.eos_id if packed else None,  # in a stream too, what stands before a text is an end token
         random_phase=random_phase,
     )  # fmt: skip
 
@@ -182,7 +182,7 @@ def generate(
 
     Args:
         parts: a decoder and its tokenizer.
-        prompts: texts; an empty one starts from the beginning-of-text token.
+        prompts: texts; an empty one starts from the end token, which stands before each text in training.
         max_tokens: how many new tokens at most.
         temperature: 0 always takes the likeliest token; the filters then have no effect and are refused.
         top_k: sample among so many likeliest tokens; 0: all.
@@ -220,7 +220,7 @@ def generate(
                 f"prompt {number + 1} has {len(ids)} tokens; this model's context is {config.context}. Shorten it."
             )
         tell = (lambda text, n=number: on_text(n, text)) if on_text else None
-        first = ids or [config.start if config.start is not None else 0]
+        first = ids or [next((i for i in (config.eos_id, config.start) if i is not None), 0)]
         rows.append(_Row(number, prompt, first, max_tokens, _Writer(parts.tokenizer, stop, tell)))
     going = rows
     while going:
