@@ -24,7 +24,7 @@ from regard.errors import CheckpointError, ConfigError, DataError, TrainingError
 from regard.models.transformer import build
 from regard.tasks.base import Evaluation, Parts, Stores, Task, Values
 from regard.tasks.card import generation_config, write_card
-from regard.tasks.folders import load_parts, new_run, read_config, read_run
+from regard.tasks.folders import load_parts, new_run, read_config, read_run, remove_leftovers
 from regard.tasks.preparation import (
     Corpus,
     Part,
@@ -221,7 +221,8 @@ def _resume(out: str | Path | None, task: str, given: Mapping[str, Any], report:
             )
         )
     record["training"], record["given"] = config.to_dict(), {**record["given"], **anew}
-    report(Prepared(folder, f"going on with {folder}"))
+    remove_leftovers(folder)
+    report(Prepared(folder, summary(record)))
     return _run(folder, record, config, report, resume=True)
 
 

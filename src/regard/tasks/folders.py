@@ -70,6 +70,15 @@ def was_being_prepared(folder: Path) -> bool:
     return (folder / _GATHERED).is_dir() and not (folder / "regard.json").is_file()
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a kill in the middle of a write leaves in a run's folder: files that never got their name."""
+    for path in folder.glob(".*.tmp"):
+        with suppress(OSError):
+            path.unlink()
+    with suppress(OSError):
+        (folder / _GATHERED).rmdir()  # of a preparation killed after its last rename
+
+
 def _clear(folder: Path) -> None:
     """Remove what a preparation has gathered, and what of it had already been put in its place."""
     if was_being_prepared(folder):
@@ -137,6 +146,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         "training": dict,
         "given": dict,
         "stores": dict,
+        "sizes": dict,
     }
     if not isinstance(record, dict) or any(not isinstance(record.get(n), kind) for n, kind in needed.items()):
         raise CheckpointError(f"{path} is damaged, or was written by another version of Regard.")
