@@ -14,7 +14,18 @@ from typing import Any
 from regard.config import ModelConfig
 from regard.data.tokenizers import Tokenizer
 from regard.data.world import Example, Link
-from regard.look.links import Reading, Sentence, Span, Spot, Survey, attention_of, interval, pieces_of, survey, weights_of_words
+from regard.look.links import (
+    Reading,
+    Sentence,
+    Span,
+    Spot,
+    Survey,
+    attention_of,
+    interval,
+    pieces_of,
+    survey,
+    weights_of_words,
+)
 from regard.tasks.base import Parts
 
 __all__ = ["FROM_IT", "Head", "Picture", "find_heads", "picture", "question", "telling"]

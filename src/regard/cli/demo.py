@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +78,9 @@ def show(result: DemoResult, output: Output) -> None:
         output.line("" if famous.correct else f"  expected: {famous.expected}\n")
     _heads(result, output, console)
     _title(console, "Next")
-    output.line(f'  regard translate {result.run} "The giraffe didn\'t enter the tunnel because it was too narrow."')
+    output.line(
+        f'  regard translate {result.run} "The giraffe didn\'t enter the tunnel because it was too narrow."'
+    )
     output.line(f"  regard info {result.run}")
 
 
@@ -97,7 +98,11 @@ def _heads(result: DemoResult, output: Output, console: Console) -> None:
     _matrix(console, result.pictures[0], head)
     if it_head.spot != head.spot:
         _title(console, "And from `it` itself, in the encoder?")
-        verdict = "carries the noun too" if it_head.carries else "does not find the noun more often than a fixed choice"
+        verdict = (
+            "carries the noun too"
+            if it_head.carries
+            else "does not find the noun more often than a fixed choice"
+        )
         output.line(f"  The best head there {verdict}:")
         _describe(it_head, output)
         for example, picture in zip(result.famous, result.it_pictures, strict=True):
@@ -156,6 +161,7 @@ def as_json(result: DemoResult) -> dict[str, Any]:
         del values[name]["spot"]
     for name in ("pictures", "it_pictures"):
         values[name] = [
-            {key: value for key, value in picture.items() if key not in ("rows", "matrix")} for picture in values[name]
+            {key: value for key, value in picture.items() if key not in ("rows", "matrix")}
+            for picture in values[name]
         ]
     return values

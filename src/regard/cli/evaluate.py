@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from regard.cli.numbers import Count
 from regard.cli.show import Output
-from regard.cli.train import whole_number
 
 _WIDEST_CONFUSION = 12  # labels; a larger table is in the JSON alone
 
@@ -18,7 +18,7 @@ def command(
     data: list[str],
     /,
     *,
-    beams: Annotated[int, Parameter(converter=whole_number)] = 4,
+    beams: Count = 4,
     lowercase: bool = False,
     columns: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     documents: Literal["file", "line", "blank"] | None = None,

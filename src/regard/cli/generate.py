@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from regard.cli.numbers import Count, OptionalCount
 from regard.cli.show import Output, plain, printable
 from regard.errors import ConfigError, DataError
 
@@ -17,14 +18,14 @@ def command(
     prompts: list[str] | None = None,
     /,
     *,
-    max_tokens: int = 200,
+    max_tokens: Count = 200,
     temperature: float = 0.8,
-    top_k: int = 0,
+    top_k: Count = 0,
     top_p: float = 1.0,
     min_p: float = 0.0,
     repetition_penalty: float = 1.0,
     stop: Annotated[list[str] | None, Parameter(negative=())] = None,
-    seed: int | None = None,
+    seed: OptionalCount = None,
     stream: Annotated[bool | None, Parameter(negative="--no-stream")] = None,
     device: str = "cpu",
     json: bool = False,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from regard.cli.numbers import OptionalCount
 from regard.cli.show import Output
-from regard.cli.train import whole_number
 from regard.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def command(
     /,
     *,
     kind: Literal["char", "byte", "bpe", "wordpiece", "unigram"] | None = None,
-    vocab_size: Annotated[int | None, Parameter(converter=whole_number)] = None,
+    vocab_size: OptionalCount = None,
     lowercase: bool = False,
     columns: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     encoding: str = "utf-8",

@@ -7,7 +7,7 @@ import inspect
 import shlex
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 from cyclopts import Parameter
 
 from regard.cli import INTERRUPTED
+from regard.cli.numbers import OptionalCount, whole_number
 from regard.cli.show import Output
 from regard.config import ModelConfig
 from regard.training.config import TrainConfig
@@ -27,15 +28,6 @@ _NOT_FLAGS = {"kind", "vocab_size", "head", "labels", "pad_id", "bos_id", "eos_i
 _SEVERAL = Parameter(consume_multiple=True, negative=())
 
 
-def whole_number(hint: Any, tokens: Sequence[Any]) -> int:
-    """Read a flag's whole number; 5.5 is none, and must not become one in silence."""
-    text = str(tokens[0].value).replace("_", "")
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"{tokens[0].value} is not a whole number") from None
-
-
 def train(
     task: TaskName,
     data: list[str] | None = None,
@@ -46,7 +38,7 @@ def train(
     resume: bool = False,
     model: str | None = None,
     tokenizer: str | None = None,
-    vocab_size: Annotated[int | None, Parameter(converter=whole_number)] = None,
+    vocab_size: OptionalCount = None,
     lowercase: bool = False,
     columns: Annotated[list[str] | None, _SEVERAL] = None,
     documents: Documents | None = None,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from regard.cli.numbers import Count, OptionalCount
 from regard.cli.show import Output, plain, printable
 from regard.errors import ConfigError, DataError
 
@@ -28,10 +29,10 @@ def command(
     *,
     input: Annotated[Path | None, Parameter(name="--input")] = None,  # noqa: A002
     output: Path | None = None,
-    beams: int = 4,
+    beams: Count = 4,
     length_penalty: float = 1.0,
-    n_best: int = 1,
-    max_tokens: int | None = None,
+    n_best: Count = 1,
+    max_tokens: OptionalCount = None,
     encoding: str = "utf-8",
     skip_bad_rows: bool = False,
     device: str = "cpu",

@@ -169,44 +169,43 @@ class UnknownLabelError(DataError):
         self.label = label
 
 
+class Lengths:
+    """Watch texts go by, and refuse those beyond a limit once all of them are known."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit, self._count, self._longest = limit, 0, 0
+        self._too_long: list[int] = []
+
+    def fits(self, tokens: int) -> bool:
+        """Take note of the next text; False once there is one that is too long, since nothing will be kept then."""
+        if self._limit is not None and tokens > self._limit:
+            self._too_long.append(self._count)
+            self._longest = max(self._longest, tokens)
+        self._count += 1
+        return not self._too_long
+
+    def check(self) -> None:
+        """Refuse what was too long.
+
+        Raises:
+            TooLongError: it names all of them.
+        """
+        if self._too_long:
+            assert self._limit is not None
+            raise TooLongError(self._too_long, total=self._count, longest=self._longest, limit=self._limit)
+
+
 def encode_texts(
-    texts: Iterable[str],
-    tokenizer: Tokenizer,
-    *,
-    limit: int | None = None,
-    end: Sequence[int] = (),
-    chunk: int = 1000,
+    texts: Iterable[str], tokenizer: Tokenizer, *, limit: int | None = None
 ) -> Iterator[list[int]]:
-    """Tokenise texts in bulk, in order; add `end` to each.
+    """Tokenise texts in bulk, in order.
 
     Raises:
-        TooLongError: texts have more than `limit` tokens, `end` included; raised after the last text, so that it
-            names all of them.
+        TooLongError: texts have more than `limit` tokens; raised after the last text, so that it names all of them.
     """
-    waiting: list[str] = []
-    too_long: list[int] = []
-    count = longest = 0
-
-    def flush() -> Iterator[list[int]]:
-        nonlocal count, longest
-        for ids in tokenizer.encode_batch(waiting):
-            ids = [*ids, *end]
-            if limit is not None and len(ids) > limit:
-                too_long.append(count)
-                longest = max(longest, len(ids))
-            elif not too_long:  # once there is one, nothing of this is kept
-                yield ids
-            count += 1
-        waiting.clear()
-
-    for text in texts:
-        waiting.append(text)
-        if len(waiting) == chunk:
-            yield from flush()
-    yield from flush()
-    if too_long:
-        assert limit is not None
-        raise TooLongError(too_long, total=count, longest=longest, limit=limit)
+    lengths = Lengths(limit)
+    yield from (ids for ids in tokenizer.encode_stream(texts) if lengths.fits(len(ids)))
+    lengths.check()
 
 
 def encode_running_text(

@@ -17,6 +17,7 @@ from regard.errors import DataError
 from regard.tasks.base import (
     DataSize,
     Evaluation,
+    Lengths,
     Parts,
     Stop,
     Stores,
@@ -70,14 +71,12 @@ class TagTask(Task):
         room = config.context - 2
 
         def encoded() -> Iterator[tuple[list[int], list[int]]]:
-            for i, values in enumerate(rows):
+            lengths = Lengths(room)
+            for values in rows:
                 ids, words = tokenizer.encode_words(values["words"])
-                if len(ids) > room:
-                    raise DataError(
-                        f"sentence {i + 1} has {len(ids)} tokens, more than the context of {room}; "
-                        "split it or give --context."
-                    )
-                yield ids, words
+                if lengths.fits(len(ids)):
+                    yield ids, words
+            lengths.check()
 
         tags = ([numbers(tag) for tag in values["tags"]] for values in rows)
         return {

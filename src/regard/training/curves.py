@@ -39,8 +39,9 @@ def draw_curves(metrics: str | Path, picture: str | Path, *, metric: str = "loss
     if not lines:
         raise DataError(f"{metrics} has no measurements yet, so there is nothing to draw.")
     train_loss, train_nll = _points(lines, "train", "loss"), _points(lines, "train", "nll")
-    valid_nll = _points(lines, "valid", "nll") or _points(lines, "valid", "loss")
-    deciding = [] if metric in ("loss", "nll") else _points(lines, "valid", metric)
+    measured = [name for name in ("nll", "nats", "loss") if _points(lines, "valid", name)]
+    valid_nll = _points(lines, "valid", measured[0]) if measured else []
+    deciding = [] if metric in ("loss", "nll", "nats") else _points(lines, "valid", metric)
     rates = _points(lines, "train", "lr")
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
