@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None, *, verbs: Mapping[str, Verb] = VERBS
     """
     words, debug = _without_debug(list(sys.argv[1:] if argv is None else argv))
     _never_fail_to_print()
+    _share_the_cores()
     warnings.showwarning = _show_warning
     try:
         code = _dispatch(words, verbs)
@@ -226,6 +227,17 @@ def _complain(text: str) -> None:
         print(f"regard: {one_line(text)}", file=sys.stderr, flush=True)
     except OSError:  # nobody reads standard error: the exit code still tells
         pass
+
+
+def _share_the_cores() -> None:
+    """Let torch's threads sleep soon when they wait for each other; a user's own setting stays.
+
+    By default they spin for milliseconds, and where anything else runs on the machine, the one that spins keeps the
+    core from the one that it waits for: a step takes fifteen times as long (docs/log.md). It must be said before torch
+    is loaded.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 
 def _show_warning(
