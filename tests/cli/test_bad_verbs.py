@@ -94,7 +94,6 @@ FILES = ["--input", "in.txt", "--output", "out.txt"]
         (["classify-1", "a"], "is an encoder that learned to classify and can't translate"),
         (["generate-1", *FILES], "it can generate."),
     ],
-    ids=str,
 )
 def test_translate_refuses(refused: Callable[..., None], words: list[str], said: str) -> None:
     refused(["translate", *words], said)
@@ -128,7 +127,6 @@ def test_translate_refuses(refused: Callable[..., None], words: list[str], said:
         (["translate-1", "a"], "is an encoder-decoder and can't generate"),
         (["classify-1", "a"], "evaluate measures it on data"),
     ],
-    ids=str,
 )
 def test_generate_refuses(refused: Callable[..., None], words: list[str], said: str) -> None:
     refused(["generate", *words], said)
@@ -190,7 +188,6 @@ def test_an_output_of_another_model(
         (["generate", "generate-1", "-"], b"a\xff", "standard input is no text"),
         (["generate", "generate-1", "-"], b"a" * 40, "prompt 1 has 40 tokens"),
     ],
-    ids=str,
 )
 def test_standard_input_that_is_no_text(
     refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch, words: list[str], data: bytes, said: str
@@ -245,7 +242,6 @@ def only_a_list(run: Path) -> None:
         (another_vocabulary, "tokens"),
         (another_size, "don't fit the model"),
     ],
-    ids=str,
 )
 def test_a_broken_run(
     refused: Callable[..., None], folder: Path, break_it: Callable[[Path], None], said: str
