@@ -120,7 +120,7 @@ def test_texts_that_are_too_long_are_all_named():
     words = make_tokenizer(["abc"], "char", None, False, get_task("fill").suit(DataSize(0, 0)))
     texts = ["a", "abca", "ab", "abcabc"]
     with pytest.raises(TooLongError, match=r"2 of 4 texts .* number 2, the longest has 6") as caught:
-        list(encode_texts(texts, words, limit=3, chunk=2))
+        list(encode_texts(texts, words, limit=3))
     assert (caught.value.numbers, caught.value.longest) == ([1, 3], 6)
     assert len(list(encode_texts(texts, words, limit=6))) == 4
 

@@ -70,9 +70,11 @@ class Decoding:
         if self.config.scale_embeddings:
             x = x * math.sqrt(self.config.width)
         memory_mask = None if self._memory is None else Mask(keys=self._memory_mask)
+        # Once the cache holds the memory's keys and values, nobody looks at the memory itself again.
+        memory = self._memory if self._cache is None or start == 0 else None
         hidden = self._stack(
             x, self._positions[..., start:], Mask(keys=self._keys, offset=start),
-            key_positions=self._positions, memory=self._memory, memory_mask=memory_mask, cache=self._cache,
+            key_positions=self._positions, memory=memory, memory_mask=memory_mask, cache=self._cache,
         )  # fmt: skip
         return self._head(hidden[:, -1:] if only_last else hidden[:, -new:])
 
@@ -88,7 +90,6 @@ class Decoding:
         if self._positions.ndim == 2:
             self._positions = self._positions[rows]
         if moved and self._memory is not None:
-            # Once the cache holds the memory's keys and values, nobody looks at the memory itself again.
             if self._cache is None or self.length == 0:
                 self._memory = self._memory[rows]
             self._memory_mask = None if self._memory_mask is None else self._memory_mask[rows]
@@ -100,11 +101,10 @@ class Decoding:
         added = new if key_mask is None else int(key_mask.sum(1).max())
         if self._longest + added > self.config.context and self._keys is not None:
             self._longest = int(self._keys.sum(1).max())
-        self._longest += added
-        if self._longest > self.config.context:
-            raise ConfigError(
-                f"{self._longest} tokens are more than the model's context of {self.config.context}."
-            )
+        longest = self._longest + added
+        if longest > self.config.context:
+            raise ConfigError(f"{longest} tokens are more than the model's context of {self.config.context}.")
+        self._longest = longest
 
     def _place(self, ids: Tensor, key_mask: Tensor | None) -> None:
         """Give the new slots their masks and positions."""
