@@ -67,15 +67,31 @@ class Recipe:
     vocab_size: int = 4000
     model: dict[str, Any] = field(
         default_factory=lambda: {
-            "width": 128, "num_layers": 2, "num_heads": 4, "context": 64, "position": "sinusoidal", "norm": "layernorm",
-            "norm_placement": "post", "activation": "relu", "scale_embeddings": True,
-        }  # fmt: skip
+            "width": 128,
+            "num_layers": 2,
+            "num_heads": 4,
+            "context": 64,
+            "position": "sinusoidal",
+            "norm": "layernorm",
+            "norm_placement": "post",
+            "activation": "relu",
+            "scale_embeddings": True,
+        }
     )
     training: dict[str, Any] = field(
         default_factory=lambda: {
-            "steps": 750, "batch_tokens": 2048, "optimizer": "muon", "lr": 4e-3, "schedule": "linear", "warmup": 60,
-            "label_smoothing": 0.1, "average": "ema", "ema_decay": 0.98, "evaluate_every": 250, "save_every": 250,
-        }  # fmt: skip
+            "steps": 1000,
+            "batch_tokens": 2048,
+            "optimizer": "muon",
+            "lr": 4e-3,
+            "schedule": "linear",
+            "warmup": 60,
+            "label_smoothing": 0.1,
+            "average": "ema",
+            "ema_decay": 0.98,
+            "evaluate_every": 250,
+            "save_every": 250,
+        }
     )
 
 
@@ -170,7 +186,9 @@ def run_demo(
         result = train("translate", out=out, resume=True, report=report)
     else:
         if minutes is not None:
-            raise ConfigError(f"{out} is trained already, so minutes has no effect; add --again to train anew.")
+            raise ConfigError(
+                f"{out} is trained already, so minutes has no effect; add --again to train anew."
+            )
         return _measure(out, world, recipe, reused=True, report=report)
     if result.training.reason == "interrupted":
         return result
@@ -259,7 +277,9 @@ def _train(
     training = TrainConfig(**{**recipe.training, "seed": seed})
     precision, seconds = _time_a_step(config, training)
     assert training.steps is not None
-    steps = max(10, min(training.steps, int(0.85 * limit / seconds)))  # the rest is for evaluations, saves and luck
+    steps = max(
+        10, min(training.steps, int(0.85 * limit / seconds))
+    )  # the rest is for evaluations, saves and luck
     return train(
         "translate", [world / "train.en", world / "train.fr"], valid=[world / "valid.en", world / "valid.fr"], out=out,
         model=config, tokenizer="bpe", vocab_size=recipe.vocab_size, report=report,
@@ -278,7 +298,9 @@ def _time_a_step(config: ModelConfig, training: TrainConfig) -> tuple[str, float
         device = choose_device("auto")
         network = build(config).to(device)
         length = 16  # of the world's sentences, about
-        ids = torch.randint(5, config.vocab_size, (max(1, training.batch_tokens // length), length), device=device)
+        ids = torch.randint(
+            5, config.vocab_size, (max(1, training.batch_tokens // length), length), device=device
+        )
         real = torch.ones_like(ids, dtype=torch.bool)
         batch = {
             "source": ids, "source_mask": real, "target_in": ids, "target_out": ids, "target_mask": real,

@@ -165,7 +165,9 @@ def picture(parts: Parts, example: Example, spot: Spot) -> Picture:
     """Draw up what a head does in an example with a link."""
     sentence = question(example, parts.tokenizer, parts.config)
     network: Any = parts.module
-    weights = attention_of(network, sentence, pad=parts.config.pad_id or 0)[spot.layer][spot.head : spot.head + 1]
+    weights = attention_of(network, sentence, pad=parts.config.pad_id or 0)[spot.layer][
+        spot.head : spot.head + 1
+    ]
     (reading,) = (r for r in sentence.readings if _is_of(r, spot))
     source, target = (_words(example, parts.tokenizer, side) for side in ("source", "target"))
     seen = target if reading.kind == "decoder" else source
@@ -173,7 +175,11 @@ def picture(parts: Parts, example: Example, spot: Spot) -> Picture:
     names = {id(source): example.source_words, id(target): example.target_words}
     row = weights_of_words(weights, reading.rows, seen)[0].tolist()
     matrix = [tuple(weights_of_words(weights, places, seen)[0].tolist()) for places in lookers]
-    looker = next((i for i, places in enumerate(seen) if places == reading.rows), None) if seen is lookers else None
+    looker = (
+        next((i for i, places in enumerate(seen) if places == reading.rows), None)
+        if seen is lookers
+        else None
+    )
     nouns = tuple(seen.index(places) for places in reading.candidates)
     return Picture(names[id(seen)], tuple(row), looker, nouns, names[id(lookers)], tuple(matrix))
 

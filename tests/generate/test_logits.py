@@ -46,7 +46,9 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_the_mass(row: list[float], mas
     shares = probabilities(row)
     # A token is in when those strictly more likely fall short of the mass; at the border rounding decides.
     before = [sum(p for p in shares if p > share * (1 + 1e-6)) for share in shares]
-    rivals = [sum(p for j, p in enumerate(shares) if j != i and p > q * (1 - 1e-6)) for i, q in enumerate(shares)]
+    rivals = [
+        sum(p for j, p in enumerate(shares) if j != i and p > q * (1 - 1e-6)) for i, q in enumerate(shares)
+    ]
     assert {i for i, others in enumerate(rivals) if others < mass - 1e-5} <= ours
     assert ours <= {i for i, sum_before in enumerate(before) if sum_before < mass + 1e-5}
     assert max(range(len(row)), key=row.__getitem__) in ours

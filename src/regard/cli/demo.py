@@ -117,8 +117,8 @@ def _describe(head: Head, output: Output) -> None:
     )
     output.line(f"    its share               {_percent(head.share)}  of the attention, on average")
     output.line(
-        f"    beside that             {_percent(head.chance)}  guessing, {_percent(head.first).strip()} the first noun, "
-        f"{_percent(head.nearest).strip()} the nearest,\n"
+        f"    beside that             {_percent(head.chance)}  guessing, "
+        f"{_percent(head.first).strip()} the first noun, {_percent(head.nearest).strip()} the nearest,\n"
         f"                            {_percent(head.all_heads)}  all rows on average\n"
     )
 

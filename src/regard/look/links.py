@@ -112,7 +112,9 @@ def survey(module: Reader, sentences: Sequence[Sentence], *, pad: int, batch: in
         for row, sentence in enumerate(part):
             for reading in sentence.readings:
                 for layer in _layers(recorder, reading.kind):
-                    weights = weights_of_words(recorder[layer][row], reading.rows, reading.candidates)  # (H, C)
+                    weights = weights_of_words(
+                        recorder[layer][row], reading.rows, reading.candidates
+                    )  # (H, C)
                     for head, of_words in enumerate(weights.tolist()):
                         right = of_words[0] > max(of_words[1:], default=-math.inf)
                         spot = Spot(layer, head, reading.name)

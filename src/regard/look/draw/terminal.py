@@ -55,7 +55,9 @@ class Row:
                 width = self._width(place)
                 style = _style(weight) + Style(underline=place == self.looker, bold=place == self.looker)
                 words.append(word, style).append(" " * (width - cell_len(word) + 1))
-                shades.append(_shade(weight, options) * cell_len(word)).append(" " * (width - cell_len(word) + 1))
+                shades.append(_shade(weight, options) * cell_len(word)).append(
+                    " " * (width - cell_len(word) + 1)
+                )
                 numbers.append(f"{number:<{width}} ", "bold" if number else "")
             for text in (words, *(() if _has_colour(console) else (shades,)), numbers):
                 text.rstrip()
@@ -112,11 +114,16 @@ class Matrix:
         if self.width > options.max_width:
             return
         start = " " * (_INDENT + self._label)
-        yield Text(start + "".join(set_cell_size(word, _CELL - 1).rjust(_CELL) for word in self.columns), "dim", no_wrap=True)
+        heads = "".join(set_cell_size(word, _CELL - 1).rjust(_CELL) for word in self.columns)
+        yield Text(start + heads, "dim", no_wrap=True)
         for place, (word, weights) in enumerate(zip(self.rows, self.weights, strict=True)):
             style = "bold underline" if place in self.marked else ""
             shown = set_cell_size(word, min(cell_len(word), self._label - 1))
-            line = Text(" " * _INDENT, no_wrap=True).append(shown, style).append(" " * (self._label - cell_len(shown)))
+            line = (
+                Text(" " * _INDENT, no_wrap=True)
+                .append(shown, style)
+                .append(" " * (self._label - cell_len(shown)))
+            )
             for weight in weights:
                 number = f"{100 * weight:.0f}" if weight >= _FAINT else "." if options.ascii_only else "·"
                 line.append(f"{number:>{_CELL - 1}} ", _style(weight) if weight >= _FAINT else "dim")

@@ -1,0 +1,72 @@
+"""The demo from end to end, very small."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from regard import demo
+from regard.cli import main
+from regard.demo import DemoResult, Recipe, run_demo
+from regard.errors import ConfigError
+
+TINY = Recipe(
+    primer=60, primer_times=1, whole=200, valid=20, test=60, search=40, vocab_size=400,
+    model={
+        "width": 16, "num_layers": 1, "num_heads": 2, "context": 128, "position": "sinusoidal",
+        "norm": "layernorm", "norm_placement": "post", "activation": "relu", "scale_embeddings": True,
+    },
+    training={"steps": 12, "batch_tokens": 512, "lr": 4e-3, "warmup": 2, "evaluate_every": 12, "precision": "fp32"},
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
+    result = run_demo(tmp_path_factory.mktemp("demo") / "run", recipe=TINY)
+    assert isinstance(result, DemoResult)
+    return result
+
+
+def test_it_reports_what_is_there(trained: DemoResult) -> None:
+    assert not trained.reused and trained.steps == 12
+    assert 0 <= trained.pronoun_accuracy <= 1 and trained.chance == 0.5
+    assert 0 < trained.pronouns <= trained.test_sentences == 60
+    head = trained.referent_head
+    assert head.low <= head.accuracy <= head.high and 0 <= head.share <= 1
+    assert [one.source[-6:] for one in trained.famous] == ["tired.", " wide."]
+    assert not any(one.correct for one in trained.famous), "twelve steps teach nobody French"
+
+
+def test_the_second_time_it_uses_what_is_there(
+    trained: DemoResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (trained.run / "model.safetensors").read_bytes()
+    again = run_demo(trained.run, recipe=TINY)
+    assert isinstance(again, DemoResult) and again.reused
+    assert again.pronoun_accuracy == trained.pronoun_accuracy and again.referent_head == trained.referent_head
+    assert (trained.run / "model.safetensors").read_bytes() == before
+    with pytest.raises(ConfigError, match="add --again"):
+        run_demo(trained.run, recipe=TINY, minutes=1)
+
+
+def test_the_command_prints_one_object(
+    trained: DemoResult, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "Recipe", lambda: TINY)
+    assert main(["demo", "--out", str(trained.run), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"seconds", "bleu", "pronoun_accuracy", "chance", "referent_head"} <= set(found)
+    assert {"where", "accuracy", "share"} <= set(found["referent_head"])
+    assert main(["demo", "--out", str(trained.run)]) == 0
+    shown = capsys.readouterr().out
+    assert "The famous pair" in shown and "\x1b" not in shown
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    assert main(["demo", "--out", str(tmp_path / "run"), "--again"]) == 2
+    assert capsys.readouterr().err.count("\n") >= 1
+    assert (tmp_path / "run" / "thesis.txt").read_text() == "mine"
