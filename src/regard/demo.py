@@ -277,9 +277,8 @@ def _train(
     training = TrainConfig(**{**recipe.training, "seed": seed})
     precision, seconds = _time_a_step(config, training)
     assert training.steps is not None
-    steps = max(
-        10, min(training.steps, int(0.85 * limit / seconds))
-    )  # the rest is for evaluations, saves and luck
+    # The rest of the time is for evaluations, saves and luck.
+    steps = max(10, min(training.steps, int(0.85 * limit / seconds)))
     return train(
         "translate", [world / "train.en", world / "train.fr"], valid=[world / "valid.en", world / "valid.fr"], out=out,
         model=config, tokenizer="bpe", vocab_size=recipe.vocab_size, report=report,
@@ -297,9 +296,9 @@ def _time_a_step(config: ModelConfig, training: TrainConfig) -> tuple[str, float
         torch.manual_seed(0)
         device = choose_device("auto")
         network = build(config).to(device)
-        length = 16  # of the world's sentences, about
+        length = 16  # of the world's sentences, about, on either side
         ids = torch.randint(
-            5, config.vocab_size, (max(1, training.batch_tokens // length), length), device=device
+            5, config.vocab_size, (max(1, training.batch_tokens // (2 * length)), length), device=device
         )
         real = torch.ones_like(ids, dtype=torch.bool)
         batch = {
@@ -313,14 +312,14 @@ def _time_a_step(config: ModelConfig, training: TrainConfig) -> tuple[str, float
 
         precision = choose_precision(training.precision, device, gradient)
         seconds = []
-        for _ in range(6):
+        for _ in range(8):
             began = time.perf_counter()
             with autocast(precision, device):
                 gradient()
             for optimizer in optimizers:
                 optimizer.step()
             seconds.append(time.perf_counter() - began)
-    return precision, sorted(seconds)[len(seconds) // 2]
+    return precision, sorted(seconds)[2]  # the usual one, not what else the machine does meanwhile
 
 
 def _measure(out: Path, world: Path, recipe: Recipe, *, reused: bool, report: Report) -> DemoResult:
