@@ -1,4 +1,4 @@
-"""The optimizers, torch's own: which parameters each one takes, and their state as named tensors."""
+"""The optimizers, torch's: which parameters each one takes, and their state as named tensors."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
 from regard.errors import CheckpointError
 from regard.training.config import TrainConfig
+from regard.training.muon import BatchedMuon
 
 __all__ = [
     "hidden_matrices",
@@ -42,7 +43,9 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
     if config.optimizer == "muon" and hidden:
         matrices = [rest.pop(name) for name in sorted(hidden)]
         optimizers.append(
-            Muon(matrices, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+            BatchedMuon(
+                matrices, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+            )
         )
     groups = [
         {"params": [p for name, p in rest.items() if name in decayed], "weight_decay": config.weight_decay},
