@@ -384,6 +384,16 @@ def test_write(tmp_path: Path) -> None:
     assert gold == expected
 
 
+def test_scenes_limit_what_is_told() -> None:
+    few = World(5, {"because": 1.0}, ["drive", "sail"])
+    examples = list(few.examples("train", 60))
+    subjects = {example.combination[0] for example in examples}
+    assert "car" in subjects or "truck" in subjects
+    assert not subjects & {"animal", "child", "dog"}
+    assert examples == list(World(5, {"because": 1.0}, ["drive", "sail"]).examples("train", 60))
+    assert examples != list(World(5, {"because": 1.0}).examples("train", 60))
+
+
 def test_bad_settings_are_one_clear_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'because'"):
         World(shapes={"becuase": 1.0})
@@ -391,6 +401,10 @@ def test_bad_settings_are_one_clear_sentence(tmp_path: Path) -> None:
         World(shapes={"because": 0.0})
     with pytest.raises(ConfigError, match="at least 0"):
         World(shapes={"because": -1.0})
+    with pytest.raises(ConfigError, match="did you mean 'drive'"):
+        World(scenes=["drvie"])
+    with pytest.raises(ConfigError, match="at least one scene"):
+        World(scenes=[])
     with pytest.raises(ConfigError, match="train, valid, test"):
         World().example("dev", 0)
     with pytest.raises(ConfigError, match="at least 0"):

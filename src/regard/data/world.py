@@ -20,6 +20,7 @@ The example of one seed, split and index is always the same. Standard library on
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import random
 import re
@@ -29,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regard.data.world_draw import Drawer
-from regard.data.world_forms import lexicon
+from regard.data.world_forms import Lexicon, lexicon
 from regard.data.world_plan import FAMOUS, SHAPES, SPLITS, Phrase, Plan, pronoun_may_mean
 from regard.data.world_render import render
 from regard.errors import ConfigError, suggest
@@ -84,13 +85,15 @@ class Example:
 class World:
     """Generate examples from one seed; `shapes` gives other weights to the shapes of sentences, by name.
 
-    Shapes left out of `shapes` are not drawn. Raises `ConfigError` for an unknown shape or split, or weights
-    that are negative or all zero.
+    Shapes left out of `shapes` are not drawn. `scenes` names what the reasons may be about; None: everything.
+    Raises `ConfigError` for an unknown shape, scene or split, or weights that are negative or all zero.
     """
 
     SHAPES: Mapping[str, float] = SHAPES
 
-    def __init__(self, seed: int = 0, shapes: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self, seed: int = 0, shapes: Mapping[str, float] | None = None, scenes: Iterable[str] | None = None
+    ) -> None:
         weights = dict(SHAPES if shapes is None else shapes)
         for name, weight in weights.items():
             if name not in SHAPES:
@@ -101,6 +104,7 @@ class World:
         if not any(weights.values()):
             raise ConfigError("every shape has weight 0; give at least one a weight above 0.")
         self.seed = seed
+        self._lexicon = _of_scenes(scenes)
         self._shapes = {name: float(weights[name]) for name in SHAPES if weights.get(name)}
 
     def example(self, split: str, index: int) -> Example:
@@ -109,7 +113,7 @@ class World:
             raise ConfigError(f"{split!r} is no split; choose from {', '.join(SPLITS)}.")
         # A string seeds through SHA-512: the same on every version, unlike hash().
         rng = random.Random(f"regard world {self.seed} {split} {index}")
-        return _example(Drawer(lexicon(), rng, self._shapes).plan(split))
+        return _example(Drawer(self._lexicon, rng, self._shapes).plan(split))
 
     def examples(self, split: str, count: int) -> Iterator[Example]:
         """Write the first `count` examples of a split; a text may recur within it, never in another."""
@@ -135,6 +139,27 @@ class World:
             )
             pair.append(_example(plan))
         return pair[0], pair[1]
+
+
+@functools.lru_cache(maxsize=8)
+def _cut(scenes: tuple[str, ...]) -> Lexicon:
+    words = lexicon()
+    return dataclasses.replace(words, scenes=tuple(s for s in words.scenes if s.name in scenes))
+
+
+def _of_scenes(scenes: Iterable[str] | None) -> Lexicon:
+    """Give the lexicon with these scenes alone."""
+    if scenes is None:
+        return lexicon()
+    wanted = tuple(scenes)
+    names = [scene.name for scene in lexicon().scenes]
+    for name in wanted:
+        if name not in names:
+            hint = suggest(name, names) or f"choose from {', '.join(names)}."
+            raise ConfigError(f"{name!r} is no scene of the world; {hint}")
+    if not wanted:
+        raise ConfigError("a world needs at least one scene.")
+    return _cut(wanted)
 
 
 def _example(plan: Plan) -> Example:
