@@ -42,7 +42,7 @@ def test_every_number_has_a_range(name: str) -> None:
 
 def test_every_numeric_field_is_in_the_table_of_ranges() -> None:
     ids = {"pad_id", "bos_id", "eos_id", "start_id"}
-    numeric = {name for name, hint in TYPES.items() if "int" in hint or "float" in hint}
+    numeric = {name for name, hint in TYPES.items() if ("int" in hint or "float" in hint) and "tuple" not in hint}
     assert numeric - ids == set(_LIMITS)
 
 
@@ -82,13 +82,13 @@ UNFIT = {
     "rotary": ({"position": "rotary", "width": 12}, "even head_size"),
     "sinusoidal": ({"position": "sinusoidal", "width": 15, "num_heads": 3}, "even width"),
     "decoder-layers": ({"num_decoder_layers": 2}, "num_decoder_layers"),
-    "no-labels": ({"head": "classify"}, "at least two labels"),
-    "one-label": ({"head": "tag", "labels": ["a"]}, "at least two labels"),
+    "no-labels": ({"head": "classify"}, "needs labels"),
     "labels-without-use": ({"labels": ["a", "b"]}, "labels are for"),
     "labels-of-numbers": ({"head": "tag", "labels": [1, 2]}, "list of strings"),
     "labels-as-text": ({"head": "tag", "labels": "ab"}, "list of strings"),
-    "classify-both": ({"kind": "encoder-decoder", "head": "classify", "labels": ["a", "b"]}, "classify"),
-    "headless-both": ({"kind": "encoder-decoder", "head": "none"}, "head='lm'"),
+    "tag-both": ({"kind": "encoder-decoder", "head": "tag", "labels": ["a", "b"]}, "head='tag'"),
+    "headless-both": ({"kind": "encoder-decoder", "head": "none"}, "head='none'"),
+    "span-both": ({"kind": "encoder-decoder", "head": "span"}, "head='span'"),
     "transform": ({"head": "none", "head_transform": True}, "head_transform"),
     "pad": ({"pad_id": 20}, "pad_id=20 is outside the vocabulary of 20"),
     "bos": ({"bos_id": -1}, "bos_id=-1"),
@@ -96,7 +96,14 @@ UNFIT = {
     "giant": ({"width": 65_536, "num_layers": 1_000, "num_heads": 64}, "GiB in fp32"),
     "segments-both": ({"kind": "encoder-decoder", "num_segments": 2}, "num_segments"),
     "pooler-both": ({"kind": "encoder-decoder", "pooler": True}, "pooler"),
-    "global-without-window": ({"global_every": 2}, "global_every"),
+    "global-without-window": ({"global_layers": [1]}, "global_layers"),
+    "global-beyond": ({"global_layers": [4], "window": 3}, "0 to 3"),
+    "global-as-text": ({"global_layers": "1", "window": 3}, "list of whole numbers"),
+    "llama3-without-context": ({"position": "rotary", "rotary_scaling": "llama3"}, "rotary_context"),
+    "llama3-crossed": (
+        {"position": "rotary", "rotary_scaling": "llama3", "rotary_context": 8, "rotary_low": 4.0},
+        "rotary_low",
+    ),
     "t5-distance": ({"position": "t5", "relative_buckets": 32, "relative_distance": 16}, "relative_distance"),
     "zero-cap": ({"logit_softcap": 0.0}, "logit_softcap"),
     "zero-scale": ({"attention_scale": 0.0}, "attention_scale"),

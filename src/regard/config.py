@@ -11,17 +11,21 @@ from regard.errors import ConfigError, suggest
 Kind = Literal["encoder", "decoder", "encoder-decoder"]
 PositionKind = Literal["none", "sinusoidal", "learned", "rotary", "alibi", "t5"]
 NormKind = Literal["layernorm", "rmsnorm"]
-Placement = Literal["pre", "post", "parallel"]
+RotaryScaling = Literal["none", "linear", "llama3"]
+Placement = Literal["pre", "post", "parallel", "sandwich"]
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu", "relu2"]
-HeadKind = Literal["lm", "classify", "tag", "none"]
+HeadKind = Literal["lm", "classify", "tag", "span", "none"]
 Pooling = Literal["first", "last", "mean"]
+PoolerActivation = Literal["tanh", "relu"]
 
 _LIMITS: dict[str, tuple[float, float]] = {
     "vocab_size": (1, 10_000_000), "width": (1, 65_536), "num_layers": (1, 1_000), "num_decoder_layers": (1, 1_000),
     "num_heads": (1, 1_024), "num_kv_heads": (1, 1_024), "head_size": (1, 65_536), "ffn_width": (1, 1_048_576),
-    "context": (1, 100_000_000), "window": (1, 100_000_000), "global_every": (0, 1_000), "rotary_base": (1, 1e12),
+    "context": (1, 100_000_000), "position_offset": (0, 1_000), "window": (1, 100_000_000),
+    "rotary_base": (1, 1e12), "rotary_window_base": (1, 1e12), "rotary_factor": (1, 1e6),
+    "rotary_context": (1, 100_000_000), "rotary_low": (1e-3, 1e6), "rotary_high": (1e-3, 1e6),
     "relative_buckets": (4, 65_536), "relative_distance": (2, 1_000_000), "norm_eps": (0, 1),
-    "num_segments": (0, 1_024),
+    "num_segments": (0, 1_024), "norm_offset": (0, 1), "output_scale": (1e-6, 1e6),
     "attention_scale": (1e-6, 1e6), "attention_softcap": (1e-6, 1e6), "logit_softcap": (1e-6, 1e6), "init_std": (0, 10),
     "dropout": (0, 0.99), "attention_dropout": (0, 0.99), "ffn_dropout": (0, 0.99),
 }  # fmt: skip
@@ -56,21 +60,33 @@ class ModelConfig:
     context: int = 512
 
     position: PositionKind = "sinusoidal"
+    position_offset: int = 0  # rows of a learned table before the one of the first token, as in RoBERTa and BART
+    sinusoid_halves: bool = False  # all sines before all cosines, as in Marian
     rotary_base: float = 10_000.0
+    rotary_window_base: float | None = None  # of the layers with a window; None: as rotary_base
+    rotary_scaling: RotaryScaling = "none"  # of the layers without a window
+    rotary_factor: float = 1.0
+    rotary_context: int | None = None
+    rotary_low: float = 1.0
+    rotary_high: float = 4.0
     relative_buckets: int = 32
     relative_distance: int = 128
     window: int | None = None
-    global_every: int = 0  # every n-th layer ignores the window; 0: none does
+    global_layers: tuple[int, ...] = ()  # the layers, counted from 0, that ignore the window
 
     norm: NormKind = "layernorm"
     norm_placement: Placement = "pre"
     norm_eps: float = 1e-5
+    norm_bias: bool = True  # of LayerNorm
+    norm_offset: float = 0.0  # RMSNorm scales by offset + weight; 1 in Gemma
+    first_norm: bool = True  # whether the first block's attention has a norm; ModernBERT's has none
     embedding_norm: bool = False
     query_key_norm: bool = False
     activation: Activation = "relu"
     gated: bool = False
     bias: bool = True
     qkv_bias: bool | None = None  # None: as `bias`
+    ffn_bias: bool | None = None  # None: as `bias`
     attention_scale: float | None = None
     attention_softcap: float | None = None
     logit_softcap: float | None = None
@@ -79,12 +95,15 @@ class ModelConfig:
     tie_embeddings: bool = True  # output weights are the (target) embedding
     share_embeddings: bool = True  # source and target embeddings are one
     output_bias: bool = False
+    output_scale: float | None = None  # of the states before the output; width^-1/2 in the first T5
     num_segments: int = 0
     head: HeadKind = "lm"
     head_transform: bool = False  # dense, activation and norm before the output, as in BERT
     pooling: Pooling = "first"
-    pooler: bool = False  # dense and tanh on the first token, as in BERT
+    pooler: bool = False  # dense and tanh on what was pooled, as in BERT
+    pooler_activation: PoolerActivation = "tanh"
     labels: tuple[str, ...] = ()
+    label_bias: bool = True
 
     dropout: float = 0.0
     attention_dropout: float = 0.0
@@ -100,6 +119,7 @@ class ModelConfig:
         fill = object.__setattr__
         _check_types(self)
         fill(self, "labels", tuple(self.labels))
+        fill(self, "global_layers", tuple(self.global_layers))
         fill(self, "num_kv_heads", self.num_kv_heads or self.num_heads)
         if self.head_size is None:
             if self.width % self.num_heads:
@@ -111,6 +131,7 @@ class ModelConfig:
             fill(self, "head_size", self.width // self.num_heads)
         fill(self, "ffn_width", self.ffn_width or 4 * self.width)
         fill(self, "qkv_bias", self.bias if self.qkv_bias is None else self.qkv_bias)
+        fill(self, "ffn_bias", self.bias if self.ffn_bias is None else self.ffn_bias)
         if self.kind == "encoder-decoder":
             fill(self, "num_decoder_layers", self.num_decoder_layers or self.num_layers)
         _check_fit(self)
@@ -135,7 +156,7 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         """Give the fields as plain JSON values."""
         values = dataclasses.asdict(self)
-        values["labels"] = list(self.labels)
+        values["labels"], values["global_layers"] = list(self.labels), list(self.global_layers)
         return values
 
     @classmethod
@@ -153,8 +174,9 @@ class ModelConfig:
             if key not in values:
                 raise ConfigError(f"the model configuration has no {key!r}.")
         fields: dict[str, Any] = dict(values)
-        if isinstance(fields.get("labels"), list):
-            fields["labels"] = tuple(fields["labels"])
+        for name in ("labels", "global_layers"):
+            if isinstance(fields.get(name), list):
+                fields[name] = tuple(fields[name])
         return cls(**fields)
 
     @classmethod
@@ -182,20 +204,32 @@ _HELP: dict[str, str] = {
     "ffn_width": "Inner width of the feed-forward; unset: four times the width.",
     "context": "Longest text in tokens.",
     "position": "How the model knows the order of tokens.",
+    "position_offset": "Rows of a learned table before the first token's.",
+    "sinusoid_halves": "Whether all sines stand before all cosines.",
     "rotary_base": "Base of the rotary wavelengths.",
+    "rotary_window_base": "The same for layers with a window; unset: as --rotary-base.",
+    "rotary_scaling": "How wavelengths are stretched for a longer context.",
+    "rotary_factor": "By how much they are stretched.",
+    "rotary_context": "The context before it was stretched.",
+    "rotary_low": "llama3: wavelengths longer than rotary_context / this are stretched wholly.",
+    "rotary_high": "llama3: wavelengths shorter than rotary_context / this are kept.",
     "relative_buckets": "Distances that T5's bias tells apart.",
     "relative_distance": "Distance from which T5's bias is the same.",
     "window": "A token attends to fewer than this many tokens before it; unset: to all.",
-    "global_every": "Every so many layers one ignores the window; 0: none.",
+    "global_layers": "Layers, counted from 0, that ignore the window.",
     "norm": "The kind of norm.",
-    "norm_placement": "post as in 2017, pre as today, or parallel.",
+    "norm_placement": "post as in 2017, pre as today, parallel, or sandwich.",
     "norm_eps": "What a norm adds to the variance.",
+    "norm_bias": "Whether LayerNorm has a bias.",
+    "norm_offset": "RMSNorm scales by this + weight.",
+    "first_norm": "Whether the first block's attention has a norm.",
     "embedding_norm": "Whether embeddings are normalised.",
     "query_key_norm": "Whether queries and keys are normalised.",
     "activation": "Of the feed-forward.",
     "gated": "Whether the feed-forward is gated.",
     "bias": "Whether linear layers have biases.",
     "qkv_bias": "Whether the query, key and value projections have; unset: as --bias.",
+    "ffn_bias": "Whether the feed-forward has; unset: as --bias.",
     "attention_scale": "Factor of the scores; unset: 1/sqrt(head_size).",
     "attention_softcap": "Largest score, softly; unset: none.",
     "logit_softcap": "Largest logit, softly; unset: none.",
@@ -203,12 +237,15 @@ _HELP: dict[str, str] = {
     "tie_embeddings": "Whether the output's weights are the embedding.",
     "share_embeddings": "Whether source and target share an embedding.",
     "output_bias": "Whether the output has a bias.",
+    "output_scale": "Factor of the states before the output; unset: none.",
     "num_segments": "Kinds of segments (BERT's sentence A and B); 0: none.",
-    "head": "lm, classify, tag or none.",
+    "head": "lm, classify, tag, span or none.",
     "head_transform": "Whether a dense layer and norm stand before the output.",
     "pooling": "Which token stands for the text in classifying.",
     "pooler": "Whether a dense layer and tanh follow the pooling.",
+    "pooler_activation": "tanh, or relu as in DistilBERT.",
     "labels": "The labels to choose between.",
+    "label_bias": "Whether the labels' output has a bias.",
     "dropout": "Probability of blanking a number of a sublayer's result.",
     "attention_dropout": "Probability of blanking an attention weight.",
     "ffn_dropout": "Probability of blanking an inner number of the feed-forward.",
@@ -225,6 +262,7 @@ _DERIVED = {
     "ffn_width": ("width",),
     "num_decoder_layers": ("num_layers", "kind"),
     "qkv_bias": ("bias",),
+    "ffn_bias": ("bias",),
 }
 
 
@@ -234,6 +272,8 @@ def _check_types(config: ModelConfig) -> None:
         name, value, hint = field.name, getattr(config, field.name), hints[field.name]
         options = get_args(hint)
         if value is None and type(None) in options:
+            continue
+        if name in ("labels", "global_layers"):
             continue
         if options and all(isinstance(o, str) for o in options):  # a Literal
             if value not in options:
@@ -258,15 +298,27 @@ def _check_types(config: ModelConfig) -> None:
         isinstance(label, str) for label in config.labels
     ):
         raise ConfigError("labels must be a list of strings.")
+    if not isinstance(config.global_layers, (tuple, list)) or not all(
+        type(layer) is int for layer in config.global_layers
+    ):
+        raise ConfigError("global_layers must be a list of whole numbers.")
 
 
 def _check_effect(c: ModelConfig) -> None:
-    if c.kind == "encoder-decoder" and (c.num_segments or c.pooler):
+    if c.kind == "encoder-decoder" and (c.num_segments or (c.pooler and c.head != "classify")):
         raise ConfigError(
             "num_segments and pooler are for encoders and decoders, not for kind='encoder-decoder'."
         )
-    if c.global_every and c.window is None:
-        raise ConfigError(f"global_every={c.global_every} has no effect without a window; set window too.")
+    if c.global_layers and c.window is None:
+        raise ConfigError(
+            f"global_layers={list(c.global_layers)} has no effect without a window; set window too."
+        )
+    if any(not 0 <= layer < c.num_layers for layer in c.global_layers):
+        raise ConfigError(f"global_layers={list(c.global_layers)} must be 0 to {c.num_layers - 1}.")
+    if c.rotary_scaling == "llama3" and c.rotary_context is None:
+        raise ConfigError("rotary_scaling='llama3' needs rotary_context, the context before it was stretched.")
+    if c.rotary_scaling == "llama3" and c.rotary_low >= c.rotary_high:
+        raise ConfigError(f"rotary_low={c.rotary_low:g} must be less than rotary_high={c.rotary_high:g}.")
 
 
 def _check_fit(config: ModelConfig) -> None:
@@ -279,22 +331,22 @@ def _check_fit(config: ModelConfig) -> None:
         raise ConfigError(
             f"rotary positions need an even head_size, not {c.head_size}; change width or num_heads."
         )
+    if not c.first_norm and c.norm_placement != "pre":
+        raise ConfigError("first_norm=False is for norm_placement='pre'.")
     if c.position == "sinusoidal" and c.width % 2:
         raise ConfigError(f"sinusoidal positions need an even width, not {c.width}.")
     if c.kind != "encoder-decoder" and c.num_decoder_layers is not None:
         raise ConfigError(
             f"num_decoder_layers is for kind='encoder-decoder', not {c.kind!r}; use num_layers."
         )
-    if c.head in ("classify", "tag") and (c.kind == "encoder-decoder" or len(c.labels) < 2):
-        raise ConfigError(
-            f"head={c.head!r} needs an encoder or decoder and at least two labels; labels={list(c.labels)}."
-        )
+    if c.head in ("tag", "span", "none") and c.kind == "encoder-decoder":
+        raise ConfigError(f"head={c.head!r} is for an encoder or decoder; an encoder-decoder has lm or classify.")
+    if c.head in ("classify", "tag") and not c.labels:
+        raise ConfigError(f"head={c.head!r} needs labels.")
     if c.labels and c.head not in ("classify", "tag"):
         raise ConfigError(f"labels are for head='classify' or 'tag', not {c.head!r}.")
-    if c.head == "none" and c.kind == "encoder-decoder":
-        raise ConfigError("an encoder-decoder needs head='lm'.")
-    if c.head_transform and c.head != "lm":
-        raise ConfigError(f"head_transform is for head='lm', not {c.head!r}.")
+    if c.head_transform and c.head == "none":
+        raise ConfigError("head_transform is for a head, not for head='none'.")
     if c.position == "t5" and c.relative_distance <= c.relative_buckets // 2:
         raise ConfigError(
             f"relative_distance={c.relative_distance} must be more than half of relative_buckets={c.relative_buckets}."
@@ -313,28 +365,29 @@ def _check_fit(config: ModelConfig) -> None:
 def _parameter_counts(c: ModelConfig) -> dict[str, int]:
     assert c.num_kv_heads is not None and c.head_size is not None and c.ffn_width is not None
     d, k = c.width, c.head_size
-    norm = d * (2 if c.norm == "layernorm" else 1)
+    norm = d * (2 if c.norm == "layernorm" and c.norm_bias else 1)
     q, kv = c.num_heads * k, c.num_kv_heads * k
     attention = d * q + 2 * d * kv + q * d + (d if c.bias else 0) + (q + 2 * kv if c.qkv_bias else 0)
     attention += 2 * k if c.query_key_norm else 0
     inner = c.ffn_width * (2 if c.gated else 1)
-    ffn = d * inner + c.ffn_width * d + (inner + d if c.bias else 0)
-    norms = 1 if c.norm_placement == "parallel" else 2
-    block = attention + ffn + norms * norm
-    cross_block = block + attention + (0 if c.norm_placement == "parallel" else norm)
+    ffn = d * inner + c.ffn_width * d + (inner + d if c.ffn_bias else 0)
+    sublayer_norms = 2 if c.norm_placement == "sandwich" else 1
+    block = attention + ffn + norm * (1 if c.norm_placement == "parallel" else 2 * sublayer_norms)
+    cross_block = block + attention + (0 if c.norm_placement == "parallel" else norm * sublayer_norms)
     both = c.kind == "encoder-decoder"
     stacks = 2 if both else 1
-    position = {"learned": c.context * d, "t5": c.relative_buckets * c.num_heads}.get(c.position, 0)
+    position = {"learned": (c.context + c.position_offset) * d, "t5": c.relative_buckets * c.num_heads}.get(
+        c.position, 0
+    )
     around = position + norm * (int(c.embedding_norm) + int(c.norm_placement != "post"))
-    head = 0
+    transform = d * d + (d if c.bias else 0) + norm if c.head_transform else 0
+    outputs = {"classify": len(c.labels), "tag": len(c.labels), "span": 2}.get(c.head, 0)
+    head = transform + outputs * (d + int(c.label_bias))
     if c.head == "lm":
-        head = (0 if c.tie_embeddings else c.vocab_size * d) + (c.vocab_size if c.output_bias else 0)
-        head += d * d + d + norm if c.head_transform else 0
-    elif c.head in ("classify", "tag"):
-        head = len(c.labels) * (d + 1)
+        head += (0 if c.tie_embeddings else c.vocab_size * d) + (c.vocab_size if c.output_bias else 0)
     return {
         "embedding": c.vocab_size * d * (2 if both and not c.share_embeddings else 1) + c.num_segments * d,
         "around": around * stacks,
-        "blocks": c.num_layers * block + (c.num_decoder_layers or 0) * cross_block,
+        "blocks": c.num_layers * block + (c.num_decoder_layers or 0) * cross_block - (0 if c.first_norm else norm * stacks),
         "head": head + (d * d + d if c.pooler else 0),
     }

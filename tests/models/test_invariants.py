@@ -253,14 +253,14 @@ def test_a_window_really_limits(sort: str) -> None:
 
 
 @pytest.mark.parametrize("sort", DECODERS[::5])
-def test_every_nth_layer_ignores_the_window(sort: str) -> None:
+def test_global_layers_ignore_the_window(sort: str) -> None:
     ids = torch.stack(rows(12))
     changed = ids.clone()
     changed[:, 0] = (ids[:, 0] + 1) % VOCABULARY
-    for every, reach in ((0, 4), (2, 11), (1, 11)):
-        net = model(sort, window=3, global_every=every)
+    for layers, reach in (((), 4), ((1,), 11), ((0, 1), 11)):
+        net = model(sort, window=3, global_layers=layers)
         moved = (net(ids) != net(changed)).any(-1)[0].nonzero().flatten()
-        assert moved.max() == reach, every
+        assert moved.max() == reach, layers
 
 
 @pytest.mark.parametrize("sort", CAUSAL)

@@ -137,7 +137,28 @@ def test_the_pooler_is_a_dense_layer_and_tanh() -> None:
     net = model(PLAIN["encoder"], head="classify", labels=("a", "b"), pooler=True)
     ids = torch.stack(rows(4, 4))
     first = net.hidden(ids)[:, 0]
-    assert_close(net(ids), net.head(torch.tanh(net.pooler(first))))
+    assert_close(net(ids), net.head(torch.tanh(net.pooler.dense(first))))
+    net = model(PLAIN["encoder"], head="classify", labels=("a", "b"), pooler=True, pooler_activation="relu")
+    assert_close(net(ids), net.head(net.pooler.dense(net.hidden(ids)[:, 0]).relu()))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_an_encoder_decoder_classifies_by_the_last_token_of_the_shifted_source(side: str) -> None:
+    net = model(PLAIN["encoder-decoder"], head="classify", labels=("a", "b", "c"), pooler=True, pooling="last")
+    texts = rows(5, 3)
+    ids, mask = pad(texts, side)
+    for row, text in zip(net(ids, source_mask=mask), texts, strict=True):
+        target = torch.cat([torch.tensor([net.config.start]), text[:-1]])
+        last = net.hidden(text[None], target[None])[:, -1]
+        assert_close(row, net.head(torch.tanh(net.pooler.dense(last)))[0], **TOLERANCE)
+    with pytest.raises(ConfigError, match="takes no target"):
+        net(ids, ids)
+    with pytest.raises(ConfigError, match="needs one"):
+        model(PLAIN["encoder-decoder"])(ids)
+
+
+def test_spans_have_two_scores_a_token() -> None:
+    assert model(PLAIN["encoder"], head="span")(torch.stack(rows(4, 4))).shape == (2, 4, 2)
 
 
 def test_tags_and_bare_states() -> None:

@@ -34,7 +34,14 @@ def config(sort: str, **changes: Any) -> ModelConfig:
         "vocab_size": VOCABULARY, "width": 16, "num_heads": 4, "num_layers": 2, "ffn_width": 24, "context": 24,
         "num_kv_heads": 2 if rotary else 4, "gated": rotary, "bias": not rotary, "init_std": 0.2,
         "relative_buckets": 8, "relative_distance": 12,
+        # what single families have, each with one placement
+        "norm_offset": 1.0 if placement == "sandwich" and norm == "rmsnorm" else 0.0,
+        "norm_bias": placement != "sandwich", "first_norm": placement != "pre" or norm == "rmsnorm",
+        "position_offset": 2 if placement == "post" else 0, "sinusoid_halves": placement == "pre",
+        "output_scale": 0.25 if placement == "parallel" else None, "ffn_bias": placement == "sandwich",
     }  # fmt: skip
+    if placement == "sandwich" and rotary:
+        values |= {"rotary_scaling": "llama3", "rotary_factor": 4.0, "rotary_context": 8}
     return ModelConfig(
         kind=kind, position=position, norm=norm, norm_placement=placement, **{**values, **changes}
     )

@@ -237,7 +237,9 @@ def test_heads_may_be_wider_than_their_share() -> None:
 
 def test_caches_continue_where_they_were_left() -> None:
     layer, x, memory = Attention(config()), torch.randn(2, 6, 16), torch.randn(2, 4, 16)
-    rotary = Rotary(4, 100.0)
+    rotary = Rotary(
+        ModelConfig(kind="decoder", vocab_size=3, width=4, num_heads=1, position="rotary", rotary_base=100.0)
+    )
     whole = layer(x, mask=Mask(causal=True), terms=rotary.terms(torch.arange(6), torch.arange(6)))
     cache, parts = LayerCache(), []
     for start, stop in ((0, 2), (2, 3), (3, 6)):

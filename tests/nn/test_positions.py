@@ -24,6 +24,51 @@ from regard.nn.positions import (
 )
 
 
+def rotary(**changes: float | str | None) -> ModelConfig:
+    """Give a configuration with heads of 8 numbers."""
+    return ModelConfig(kind="decoder", vocab_size=3, width=8, num_heads=1, position="rotary", **changes)
+
+
+def test_halved_sinusoids_are_the_same_numbers_in_another_order() -> None:
+    places = torch.arange(50)
+    pairs = Sinusoidal(12).encode(places)
+    assert torch.equal(
+        Sinusoidal(12, halves=True).encode(places), torch.cat((pairs[:, 0::2], pairs[:, 1::2]), dim=1)
+    )
+
+
+def test_linear_scaling_makes_a_long_text_look_short() -> None:
+    short, long = Rotary(rotary()), Rotary(rotary(rotary_scaling="linear", rotary_factor=4.0))
+    assert_close(long.frequencies() * 4, short.frequencies())
+
+
+def test_llama3_scaling_stretches_slow_turns_only() -> None:
+    # Llama 3.1's own settings; wavelengths below 8192 / 4 are kept, above 8192 / 1 stretched eightfold.
+    config = ModelConfig(
+        kind="decoder", vocab_size=3, width=128, num_heads=1, position="rotary", rotary_base=500_000.0,
+        rotary_scaling="llama3", rotary_factor=8.0, rotary_context=8192,
+    )  # fmt: skip
+    plain, scaled = Rotary(config.replace(rotary_scaling="none")).frequencies(), Rotary(config).frequencies()
+    wavelengths = 2 * math.pi / plain
+    fast, slow = wavelengths < 2048, wavelengths > 8192
+    assert_close(scaled[fast], plain[fast])
+    assert_close(scaled[slow], plain[slow] / 8)
+    between = (plain / scaled)[~fast & ~slow]
+    assert len(between) > 2 and (between.diff() > 0).all() and between.min() >= 1 and between.max() <= 8
+
+
+def test_a_windows_own_base_is_not_scaled() -> None:
+    config = rotary(rotary_base=1e6, rotary_window_base=1e4, rotary_scaling="linear", rotary_factor=8.0)
+    assert_close(Rotary(config, windowed=True).frequencies(), Rotary(rotary(rotary_base=1e4)).frequencies())
+    assert_close(Rotary(config).frequencies() * 8, Rotary(rotary(rotary_base=1e6)).frequencies())
+
+
+def test_unused_rows_of_a_learned_table_come_first() -> None:
+    learned = Learned(4, 3, offset=2)
+    assert learned.embedding.weight.shape == (6, 3)
+    assert_close(learned.add(torch.zeros(1, 2, 3), torch.tensor([0, 3]))[0], learned.embedding.weight[[2, 5]])
+
+
 def test_sinusoids_are_those_of_the_paper() -> None:
     width, encoded = 12, Sinusoidal(12).encode(torch.arange(50))
     for p in range(50):
@@ -54,7 +99,7 @@ def test_rotary_scores_depend_on_differences_only(shift: int, positions: list[in
     places = torch.tensor(positions)
 
     def scores(at: torch.Tensor) -> torch.Tensor:
-        rotation = Rotary(8, 10_000.0).terms(at, at).rotation
+        rotation = Rotary(rotary()).terms(at, at).rotation
         assert rotation is not None
         return rotate(query, rotation) @ rotate(key, rotation).mT
 
@@ -64,7 +109,7 @@ def test_rotary_scores_depend_on_differences_only(shift: int, positions: list[in
 
 def test_rotary_turns_pairs_as_complex_numbers() -> None:
     x, positions = torch.randn(2, 3, 5, 8), torch.tensor([[0, 1, 2, 3, 4], [7, 7, 8, 90, 3]])
-    rotation = Rotary(8, 500.0).terms(positions, positions).rotation
+    rotation = Rotary(rotary(rotary_base=500.0)).terms(positions, positions).rotation
     assert rotation is not None
     pairs = torch.complex(x[..., :4], x[..., 4:])
     angles = positions[:, None, :, None] * 500.0 ** -(torch.arange(4) / 4)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from regard.config import ModelConfig
+from regard.config import ModelConfig, Pooling
 from regard.errors import ConfigError
 from regard.models.decoding import Decoding
 from regard.nn.block import Block
@@ -30,10 +30,14 @@ class Stack(nn.Module):
         self.position = make_position(config, bidirectional=not causal)
         self.norm_in = make_norm(config) if config.embedding_norm else nn.Identity()
         self.dropout = Dropout(config.dropout)
-        every = config.global_every
-        self.windows = [None if every and (i + 1) % every == 0 else config.window for i in range(num_layers)]
+        everywhere = config.global_layers
+        self.windows = [None if i in everywhere else config.window for i in range(num_layers)]
+        self.window_position = (
+            make_position(config, bidirectional=not causal, windowed=True) if config.rotary_window_base else None
+        )
         self.blocks = nn.ModuleList(
-            Block(config, name=f"{name}.{i}", cross=cross, cross_name=f"cross.{i}") for i in range(num_layers)
+            Block(config, name=f"{name}.{i}", cross=cross, cross_name=f"cross.{i}", first=i == 0)
+            for i in range(num_layers)
         )
         self.norm_out = make_norm(config) if config.norm_placement != "post" else nn.Identity()
 
@@ -50,28 +54,38 @@ class Stack(nn.Module):
     ) -> Float[Tensor, "B T D"]:
         """Give the last layer's states; `key_positions` are those of cached and new keys together."""
         x = self.dropout(self.norm_in(self.position.add(x, positions)))
-        terms = self.position.terms(positions, positions if key_positions is None else key_positions)
+        key_positions = positions if key_positions is None else key_positions
+        everywhere = within = self.position.terms(positions, key_positions)
+        if self.window_position is not None:
+            within = self.window_position.terms(positions, key_positions)
         mask = replace(mask, causal=self.causal)
         windowed: dict[int | None, Mask] = {None: mask}
         for i, (block, window) in enumerate(zip(self.blocks, self.windows, strict=True)):
             own = windowed.setdefault(window, replace(mask, window=window))
             x = block(
-                x, mask=own, terms=terms, memory=memory, memory_mask=memory_mask,
+                x, mask=own, terms=everywhere if window is None else within, memory=memory, memory_mask=memory_mask,
                 cache=cache.own[i] if cache else None, cross_cache=cache.cross[i] if cache else None,
             )  # fmt: skip
         return self.norm_out(x)
 
 
 class Head(nn.Module):
-    """Turn final states into what is asked: a score for every token of the vocabulary, or for every label."""
+    """Turn final states into what is asked: scores of every token of the vocabulary, of every label, or of the places
+    where an answer starts and ends.
+    """
 
     def __init__(self, config: ModelConfig, embedding: nn.Embedding) -> None:
         super().__init__()
-        self.kind, self.softcap, self.activation = config.head, config.logit_softcap, config.activation
-        self.transform = nn.Linear(config.width, config.width) if config.head_transform else None
+        self.kind, self.activation = config.head, config.activation
+        self.softcap = config.logit_softcap if config.head == "lm" else None
+        self.scale = config.output_scale
+        self.transform = (
+            nn.Linear(config.width, config.width, bias=config.bias) if config.head_transform else None
+        )
         self.transform_norm = make_norm(config) if config.head_transform else None
-        if config.head in ("classify", "tag"):
-            self.output = nn.Linear(config.width, len(config.labels))
+        if config.head in ("classify", "tag", "span"):
+            outputs = 2 if config.head == "span" else len(config.labels)
+            self.output = nn.Linear(config.width, outputs, bias=config.label_bias)
         elif config.head == "lm":
             self.output = nn.Linear(config.width, config.vocab_size, bias=config.output_bias)
             if config.tie_embeddings:
@@ -83,8 +97,24 @@ class Head(nn.Module):
             return hidden
         if self.transform is not None and self.transform_norm is not None:
             hidden = self.transform_norm(activate(self.transform(hidden), self.activation))
+        if self.scale is not None:
+            hidden = hidden * self.scale
         logits = self.output(hidden)
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+
+class Pooler(nn.Module):
+    """Transform the vector of a text once more, as BERT does with its first token's."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.width, config.width)
+        self.activation = config.pooler_activation
+
+    def forward(self, pooled: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+        """Apply the dense layer and the activation."""
+        pooled = self.dense(pooled)
+        return torch.tanh(pooled) if self.activation == "tanh" else torch.relu(pooled)
 
 
 class SingleStack(nn.Module):
@@ -101,7 +131,7 @@ class SingleStack(nn.Module):
         )
         name = "decoder" if self.causal else "encoder"
         self.stack = Stack(config, name=name, num_layers=config.num_layers, causal=self.causal)
-        self.pooler = nn.Linear(config.width, config.width) if config.pooler else None
+        self.pooler = Pooler(config) if config.pooler else None
         self.head = Head(config, self.embedding)
         initialise(self, config)
 
@@ -140,7 +170,11 @@ class SingleStack(nn.Module):
         documents: Int[Tensor, "B T"] | None = None,
         segments: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B ..."]:
-        """Give scores of tokens (B, T, V), tags (B, T, L) or classes (B, L), or states (B, T, D), as the head is."""
+        """Give what the head is for.
+
+        Scores of tokens (B, T, V), of tags (B, T, L), of classes (B, L), of an answer's start and end (B, T, 2), or,
+        without a head, the states (B, T, D).
+        """
         hidden = self.hidden(
             ids, key_mask=key_mask, positions=positions, documents=documents, segments=segments
         )
@@ -149,16 +183,9 @@ class SingleStack(nn.Module):
     def pool(
         self, hidden: Float[Tensor, "B T D"], key_mask: Bool[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B D"]:
-        """Make one vector of a text: its first real token's, its last one's, or the mean."""
-        real = hidden.new_ones(hidden.shape[:2]) if key_mask is None else key_mask.to(hidden.dtype)
-        rows = torch.arange(len(hidden), device=hidden.device)
-        if self.config.pooling == "mean":
-            pooled = (hidden * real[..., None]).sum(1) / real.sum(1, keepdim=True).clamp(min=1)
-        elif self.config.pooling == "first":
-            pooled = hidden[rows, real.argmax(1)]
-        else:
-            pooled = hidden[rows, hidden.shape[1] - 1 - real.flip(1).argmax(1)]
-        return pooled if self.pooler is None else torch.tanh(self.pooler(pooled))
+        """Make one vector of a text, as the configuration says."""
+        pooled = pool(hidden, key_mask, self.config.pooling)
+        return pooled if self.pooler is None else self.pooler(pooled)
 
 
 class Encoder(SingleStack):
@@ -199,6 +226,7 @@ class EncoderDecoder(nn.Module):
         self.decoder = Stack(
             config, name="decoder", num_layers=config.num_decoder_layers, causal=True, cross=True
         )
+        self.pooler = Pooler(config) if config.pooler else None
         self.head = Head(config, self.target_embedding)
         initialise(self, config)
 
@@ -230,13 +258,38 @@ class EncoderDecoder(nn.Module):
     def forward(
         self,
         source: Int[Tensor, "B S"],
-        target: Int[Tensor, "B T"],
+        target: Int[Tensor, "B T"] | None = None,
         *,
         source_mask: Bool[Tensor, "B S"] | None = None,
         target_mask: Bool[Tensor, "B T"] | None = None,
-    ) -> Float[Tensor, "B T V"]:
-        """Give the scores of each next target token."""
-        return self.head(self.hidden(source, target, source_mask=source_mask, target_mask=target_mask))
+    ) -> Float[Tensor, "B ..."]:
+        """Give the scores of each next target token (B, T, V), or of each class (B, L), as the head is.
+
+        To classify, the decoder reads the source too, one token later, and its state at the last token stands for the
+        text (BART, arXiv:1910.13461, section 3.1); that takes no target.
+
+        Raises:
+            ConfigError: there is no target and no classes, or both.
+        """
+        classify = self.config.head == "classify"
+        if classify != (target is None):
+            raise ConfigError("a model with classes takes no target; any other encoder-decoder needs one.")
+        if target is None:
+            target, target_mask = self.shifted(source, source_mask), source_mask
+        hidden = self.hidden(source, target, source_mask=source_mask, target_mask=target_mask)
+        if classify:
+            hidden = pool(hidden, source_mask, self.config.pooling)
+            hidden = hidden if self.pooler is None else self.pooler(hidden)
+        return self.head(hidden)
+
+    def shifted(
+        self, source: Int[Tensor, "B S"], source_mask: Bool[Tensor, "B S"] | None = None
+    ) -> Int[Tensor, "B S"]:
+        """Give texts one token later, each after the decoder's start token; padding stays where it is."""
+        later = source.roll(1, 1)
+        first = torch.zeros_like(source[:, 0]) if source_mask is None else source_mask.int().argmax(1)
+        later[torch.arange(len(source), device=source.device), first] = self.config.start or 0
+        return later
 
     def start(
         self, *, source: Int[Tensor, "B S"], source_mask: Bool[Tensor, "B S"] | None = None, batch: int | None = None,
@@ -261,6 +314,19 @@ def embed(table: nn.Embedding, ids: Int[Tensor, "B T"], config: ModelConfig) -> 
     """Look tokens up; scaled by sqrt(D) where the family does so (Vaswani et al. 2017, section 3.4)."""
     x = table(ids)
     return x * math.sqrt(config.width) if config.scale_embeddings else x
+
+
+def pool(
+    hidden: Float[Tensor, "B T D"], key_mask: Bool[Tensor, "B T"] | None, pooling: Pooling
+) -> Float[Tensor, "B D"]:
+    """Make one vector of a text: its first real token's, its last one's, or the mean."""
+    real = hidden.new_ones(hidden.shape[:2]) if key_mask is None else key_mask.to(hidden.dtype)
+    rows = torch.arange(len(hidden), device=hidden.device)
+    if pooling == "mean":
+        return (hidden * real[..., None]).sum(1) / real.sum(1, keepdim=True).clamp(min=1)
+    if pooling == "first":
+        return hidden[rows, real.argmax(1)]
+    return hidden[rows, hidden.shape[1] - 1 - real.flip(1).argmax(1)]
 
 
 def default_positions(ids: Int[Tensor, "B T"], key_mask: Bool[Tensor, "B T"] | None) -> Int[Tensor, "... T"]:

@@ -226,8 +226,10 @@ class Attention(nn.Module):
         self.value = nn.Linear(width, self.num_kv_heads * self.head_size, bias=bias)
         self.output = nn.Linear(self.num_heads * self.head_size, width, bias=config.bias)
         # Henry et al. 2020, arXiv:2010.04245: scores that can't explode
-        self.query_norm = RMSNorm(self.head_size, config.norm_eps) if config.query_key_norm else None
-        self.key_norm = RMSNorm(self.head_size, config.norm_eps) if config.query_key_norm else None
+        def norm() -> nn.Module | None:
+            return RMSNorm(self.head_size, config.norm_eps, config.norm_offset) if config.query_key_norm else None
+
+        self.query_norm, self.key_norm = norm(), norm()
         self.scale, self.softcap, self.dropout = (
             config.attention_scale,
             config.attention_softcap,

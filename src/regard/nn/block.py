@@ -20,19 +20,26 @@ class Block(nn.Module):
         post      x = norm(x + sublayer(x))        2017's, Vaswani et al., section 3.1
         pre       x = x + sublayer(norm(x))        today's, arXiv:2002.04745
         parallel  x = x + all sublayers(norm(x))   one norm, GPT-J's
+        sandwich  x = x + norm(sublayer(norm(x)))  Gemma 2's, arXiv:2408.00118
     """
 
-    def __init__(self, config: ModelConfig, *, name: str, cross: bool = False, cross_name: str = "") -> None:
+    def __init__(
+        self, config: ModelConfig, *, name: str, cross: bool = False, cross_name: str = "", first: bool = False
+    ) -> None:
         super().__init__()
         self.placement = config.norm_placement
         self.attention = Attention(config, name=name)
-        self.attention_norm = make_norm(config)
+        self.attention_norm = nn.Identity() if first and not config.first_norm else make_norm(config)
         self.cross = Attention(config, name=cross_name) if cross else None
         self.feed_forward = FeedForward(config)
         if self.placement != "parallel":
             if cross:
                 self.cross_norm = make_norm(config)
             self.feed_forward_norm = make_norm(config)
+        sandwich = self.placement == "sandwich"
+        self.attention_norm_out = make_norm(config) if sandwich else nn.Identity()
+        self.cross_norm_out = make_norm(config) if sandwich and cross else nn.Identity()
+        self.feed_forward_norm_out = make_norm(config) if sandwich else nn.Identity()
         self.dropout = Dropout(config.dropout)
 
     def forward(
@@ -49,14 +56,14 @@ class Block(nn.Module):
         """Apply the sublayers in turn (parallel: at once); `memory` is the encoder's output, where there is one."""
 
         def attend(y: Tensor) -> Tensor:
-            return self.dropout(self.attention(y, mask=mask, terms=terms, cache=cache))
+            return self.dropout(self.attention_norm_out(self.attention(y, mask=mask, terms=terms, cache=cache)))
 
         def look_up(y: Tensor) -> Tensor:
             assert self.cross is not None
-            return self.dropout(self.cross(y, memory, mask=memory_mask, cache=cross_cache))
+            return self.dropout(self.cross_norm_out(self.cross(y, memory, mask=memory_mask, cache=cross_cache)))
 
         def transform(y: Tensor) -> Tensor:
-            return self.dropout(self.feed_forward(y))
+            return self.dropout(self.feed_forward_norm_out(self.feed_forward(y)))
 
         if self.placement == "parallel":
             y = self.attention_norm(x)

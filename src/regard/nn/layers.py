@@ -11,27 +11,29 @@ from regard.config import Activation, ModelConfig
 
 
 class RMSNorm(nn.Module):
-    """Divide by the root mean square and scale: x / sqrt(mean(x²) + eps) · weight, computed in fp32.
+    """Divide by the root mean square and scale: x / sqrt(mean(x²) + eps) · (offset + weight), computed in fp32.
 
-    Source: Zhang and Sennrich 2019, arXiv:1910.07467.
+    Source: Zhang and Sennrich 2019, arXiv:1910.07467; an offset of 1: Gemma's code.
     """
 
-    def __init__(self, width: int, eps: float) -> None:
+    def __init__(self, width: int, eps: float, offset: float = 0.0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
+        self.weight = nn.Parameter(torch.full((width,), 1.0 - offset))
+        self.eps, self.offset = eps, offset
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         """Normalise the last dimension."""
         wide = x.float()
-        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps) * self.weight).to(x.dtype)
+        gain = self.offset + self.weight.float() if self.offset else self.weight
+        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps) * gain).to(x.dtype)
 
 
 def make_norm(config: ModelConfig) -> nn.Module:
     """Make the norm that a configuration names, over the model's width."""
     if config.norm == "rmsnorm":
-        return RMSNorm(config.width, config.norm_eps)
-    return nn.LayerNorm(config.width, eps=config.norm_eps)  # Ba et al. 2016, arXiv:1607.06450
+        return RMSNorm(config.width, config.norm_eps, config.norm_offset)
+    # Ba et al. 2016, arXiv:1607.06450
+    return nn.LayerNorm(config.width, eps=config.norm_eps, bias=config.norm_bias)
 
 
 def activate(x: Float[Tensor, "..."], kind: Activation) -> Float[Tensor, "..."]:
@@ -58,9 +60,10 @@ class FeedForward(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         assert config.ffn_width is not None
-        self.up = nn.Linear(config.width, config.ffn_width, bias=config.bias)
-        self.gate = nn.Linear(config.width, config.ffn_width, bias=config.bias) if config.gated else None
-        self.down = nn.Linear(config.ffn_width, config.width, bias=config.bias)
+        bias = bool(config.ffn_bias)
+        self.up = nn.Linear(config.width, config.ffn_width, bias=bias)
+        self.gate = nn.Linear(config.width, config.ffn_width, bias=bias) if config.gated else None
+        self.down = nn.Linear(config.ffn_width, config.width, bias=bias)
         self.activation: Activation = config.activation
         self.dropout = Dropout(config.ffn_dropout)
 

@@ -45,13 +45,14 @@ class Position(nn.Module):
 class Sinusoidal(Position):
     """Add sines and cosines of geometrically spaced wavelengths.
 
-    PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos(same). Computed for any position, so there is no last one.
+    PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos(same); in `halves` the sines come first, as in Marian. Computed
+    for any position, so there is no last one.
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, halves: bool = False) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.halves = width, halves
 
     def add(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "... T"]) -> Float[Tensor, "B T D"]:
         """Add the encoding of each position."""
@@ -61,22 +62,26 @@ class Sinusoidal(Position):
         """Give the encoding itself."""
         powers = torch.arange(0, self.width, 2, device=positions.device) / self.width
         angles = positions[..., None].float() * torch.exp(-math.log(10_000.0) * powers)
+        if self.halves:
+            return torch.cat((angles.sin(), angles.cos()), dim=-1)
         return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)
 
 
 class Learned(Position):
     """Add a trained vector a position; there is none beyond the context.
 
+    The first `offset` rows of the table stand for nothing: RoBERTa and BART keep two of them.
     Source: Gehring et al. 2017, arXiv:1705.03122; BERT and GPT-2 use it.
     """
 
-    def __init__(self, context: int, width: int) -> None:
+    def __init__(self, context: int, width: int, offset: int = 0) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(context, width)
+        self.embedding = nn.Embedding(context + offset, width)
+        self.offset = offset
 
     def add(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "... T"]) -> Float[Tensor, "B T D"]:
         """Add the vector of each position."""
-        return x + self.embedding(positions).to(x.dtype)
+        return x + self.embedding(positions + self.offset).to(x.dtype)
 
 
 class Rotary(Position):
@@ -87,14 +92,36 @@ class Rotary(Position):
     Source: Su et al. 2021, arXiv:2104.09864, equation 34.
     """
 
-    def __init__(self, head_size: int, base: float) -> None:
+    def __init__(self, config: ModelConfig, *, windowed: bool = False) -> None:
         super().__init__()
-        self.head_size, self.base = head_size, base
+        assert config.head_size is not None
+        self.head_size = config.head_size
+        self.base = (windowed and config.rotary_window_base) or config.rotary_base
+        self.scaling = "none" if windowed and config.rotary_window_base else config.rotary_scaling
+        self.factor, self.context = config.rotary_factor, config.rotary_context
+        self.low, self.high = config.rotary_low, config.rotary_high
+
+    def frequencies(self, device: torch.device | None = None) -> Float[Tensor, " half"]:
+        """Give the angle by which each pair turns from one position to the next, in radians.
+
+        Scaled, so that longer texts look like those of the training: linear divides all by the factor
+        (arXiv:2306.15595); llama3 only those whose wavelength is long against the first context, with a smooth
+        passage between (Llama 3.1's release, arXiv:2407.21783).
+        """
+        powers = torch.arange(0, self.head_size, 2, dtype=torch.int64, device=device).float() / self.head_size
+        turns = 1.0 / self.base**powers
+        if self.scaling == "linear":
+            return turns / self.factor
+        if self.scaling == "llama3":
+            assert self.context is not None
+            per_context = self.context * turns / (2 * math.pi)  # whole turns within the first context
+            kept = ((per_context - self.low) / (self.high - self.low)).clamp(0, 1)
+            return (1 - kept) * turns / self.factor + kept * turns
+        return turns
 
     def terms(self, queries: Int[Tensor, "... T"], keys: Int[Tensor, "... S"]) -> Terms:
         """Make the cosines and sines of the queries' positions."""
-        powers = torch.arange(0, self.head_size, 2, device=queries.device) / self.head_size
-        angles = queries[..., None].float() * self.base**-powers  # (..., T, K/2)
+        angles = queries[..., None].float() * self.frequencies(queries.device)  # (..., T, K/2)
         angles = torch.cat((angles, angles), dim=-1)
         shape = (-1, 1, *angles.shape[-2:])
         return Terms(rotation=(angles.cos().reshape(shape), angles.sin().reshape(shape)))
@@ -161,7 +188,7 @@ def alibi_slopes(num_heads: int) -> Float[Tensor, " H"]:
     power = 2 ** math.floor(math.log2(num_heads))
     slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
     slopes += [2 ** (-4 * (2 * i + 1) / power) for i in range(num_heads - power)]
-    return torch.tensor(slopes)
+    return torch.tensor(slopes, device="cpu")  # also where models are made without memory for their weights
 
 
 def rotate(x: Float[Tensor, "B N T K"], rotation: tuple[Tensor, Tensor]) -> Float[Tensor, "B N T K"]:
@@ -171,19 +198,19 @@ def rotate(x: Float[Tensor, "B N T K"], rotation: tuple[Tensor, Tensor]) -> Floa
     return x * cos.to(x.dtype) + torch.cat((-second, first), dim=-1) * sin.to(x.dtype)
 
 
-def make_position(config: ModelConfig, bidirectional: bool) -> Position:
-    """Make the position kind that a configuration names."""
+def make_position(config: ModelConfig, bidirectional: bool, *, windowed: bool = False) -> Position:
+    """Make the position kind that a configuration names; `windowed` for the layers that see a window only."""
     c = config
     assert c.head_size is not None
     match c.position:
         case "none":
             return Position()
         case "sinusoidal":
-            return Sinusoidal(c.width)
+            return Sinusoidal(c.width, c.sinusoid_halves)
         case "learned":
-            return Learned(c.context, c.width)
+            return Learned(c.context, c.width, c.position_offset)
         case "rotary":
-            return Rotary(c.head_size, c.rotary_base)
+            return Rotary(c, windowed=windowed)
         case "alibi":
             return Alibi(c.num_heads)
         case "t5":
