@@ -281,7 +281,7 @@ def test_a_signal_ends_the_command_with_130_and_the_words_to_go_on(here, number)
         ("regard.json", "{", r"regard.json:1: not valid JSON"),
         ("regard.json", "[1]", "regard.json is damaged"),
         ("config.json", None, "has no config.json"),
-        ("config.json", "[1]", "of another library's model"),
+        ("config.json", "[1]", "must hold an object"),
         ("config.json", '{"model_type": "regard", "kind": "x", "vocab_size": 9}', "config.json: kind='x' is not one"),
         ("tokenizer.json", None, "there is no tokenizer here"),
         ("data/train/text.tokens", None, r"text.tokens is missing; .* begin the run again"),

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from regard.checkpoints.files import write_json_atomic
+from regard.checkpoints.load import family_config, save_weights
 from regard.config import ModelConfig
 from regard.data.batches import Batches
 from regard.data.sources import Source
@@ -164,7 +165,7 @@ def train(
             **about, "tokenizer": str(tokenizer or spec.tokenizer), "model": config.to_dict(),
             "training": settings_.to_dict(), "sizes": {**sizes, "kept": kept}, "skipped": skipped, "stores": stores,
         }  # fmt: skip
-        write_json_atomic(folder / "config.json", {"model_type": "regard", **config.to_dict()})
+        write_json_atomic(folder / "config.json", family_config(config)[1])
         if (generation := generation_config(task, config)) is not None:
             write_json_atomic(folder / "generation_config.json", generation)
         write_json_atomic(folder / "regard.json", record)
@@ -261,6 +262,7 @@ def _run(
     trainer = Trainer(
         module, batches, partial(sequence_loss, smoothing=config.label_smoothing), settings, folder, evaluate=evaluate,
         metric=task.metric, higher_is_better=task.higher_is_better, report=told, resume=resume,
+        save_model=partial(_save_weights, model_config),
     )  # fmt: skip
     result = trainer.train()
     known = record.get("result", {})
@@ -301,6 +303,11 @@ def _run(
             final = measured
     _finish(folder, record, result, final, task, report)
     return RunResult(folder, result, final)
+
+
+def _save_weights(config: ModelConfig, folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
+    """Write the best weights, by the names of the published family whose model this is, if there is one."""
+    save_weights(folder, weights, config, family_config(config)[0])
 
 
 def _finish(

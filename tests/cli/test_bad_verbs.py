@@ -201,7 +201,7 @@ def cut(path: Path) -> None:
 
 
 def other_library(run: Path) -> None:
-    (run / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_embd": 8}))
+    (run / "config.json").write_text(json.dumps({"model_type": "wav2vec2", "hidden_size": 8}))
 
 
 def unknown_key(run: Path) -> None:
@@ -230,7 +230,7 @@ def only_a_list(run: Path) -> None:
     ("break_it", "said"),
     [
         (lambda run: cut(run / "config.json"), "config.json"),
-        (other_library, "another library's model"),
+        (other_library, "model_type 'wav2vec2', which isn't built here"),
         (only_a_list, "config.json"),
         (unknown_key, "did you mean 'width'?"),
         (lambda run: cut(run / "tokenizer.json"), "tokenizer.json"),

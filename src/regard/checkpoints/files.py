@@ -12,17 +12,27 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from regard.checkpoints.header import (
+    MAX_TENSORS,
+    SHARED,
+    check_exists,
+    is_lfs_pointer,
+    listed,
+    read_header,
+    reason_of,
+    shared_names,
+)
 from regard.errors import CheckpointError, suggest
 
 __all__ = [
     "atomic_file",
+    "is_finite",
     "load_into",
     "load_tensors",
     "read_json",
@@ -31,16 +41,7 @@ __all__ = [
     "write_json_atomic",
 ]
 
-MAX_HEADER_BYTES = 16 * 2**20
-MAX_TENSORS = 50_000
 MAX_JSON_BYTES = 256 * 2**20
-
-_ITEM_BYTES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
-    "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8, "C64": 8,
-}  # fmt: skip
-_PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-_SHARED = "shared"  # the metadata key under which names of one storage are listed
 
 
 def sync(path: Path) -> None:
@@ -114,13 +115,13 @@ def save_tensors(
         storages.add(pointer)
     notes = {"format": "pt", **(metadata or {})}
     if shared:
-        notes[_SHARED] = json.dumps(shared)
+        notes[SHARED] = json.dumps(shared)
     try:
         with atomic_file(path) as temporary:
             save_file(kept, temporary, metadata=notes)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path} could not be written ({_reason(error)}); what was there is still whole."
+            f"{path} could not be written ({reason_of(error)}); what was there is still whole."
         ) from error
 
 
@@ -145,19 +146,21 @@ def load_tensors(
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
-    header = _checked_header(path)
+    header = read_header(path, max_tensors=MAX_TENSORS)
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} can't be read ({_reason(error)}); fetch or save it again.") from error
-    for name, owner in _shared_names(path, header).items():
+        raise CheckpointError(
+            f"{path} can't be read ({reason_of(error)}); fetch or save it again."
+        ) from error
+    for name, owner in shared_names(path, header).items():
         if name not in tensors and owner in tensors:
             tensors[name] = tensors[owner]
     if check_finite:
-        bad = [name for name, tensor in tensors.items() if not _is_finite(tensor)]
+        bad = [name for name, tensor in tensors.items() if not is_finite(tensor)]
         if bad:
-            warn(f"{path} holds NaN or infinite weights in {_listed(bad)}; results will be of no use.")
+            warn(f"{path} holds NaN or infinite weights in {listed(bad)}; results will be of no use.")
     return tensors
 
 
@@ -211,7 +214,7 @@ def write_json_atomic(path: str | Path, value: object) -> None:
             temporary.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise CheckpointError(
-            f"{path} could not be written ({_reason(error)}); what was there is still whole."
+            f"{path} could not be written ({reason_of(error)}); what was there is still whole."
         ) from error
 
 
@@ -219,144 +222,32 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        CheckpointError: there is no such file, it is far too large, or it isn't JSON; the message says where.
+        CheckpointError: there is no such file, it is far too large, a git-lfs pointer, or no JSON; the message says
+        where.
     """
     path = Path(path)
-    _check_exists(path)
+    check_exists(path)
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise CheckpointError(
                 f"{path} has {path.stat().st_size:,} bytes; settings have at most {MAX_JSON_BYTES:,}."
             )
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        if is_lfs_pointer(text):
+            raise CheckpointError(
+                f"{path} is a git-lfs pointer, not the settings; download the file itself (git lfs pull)."
+            )
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise CheckpointError(
             f"{path}:{error.lineno}: not valid JSON ({error.msg}); fetch or save it again."
         ) from error
     except (OSError, UnicodeDecodeError, RecursionError) as error:
-        raise CheckpointError(f"{path} can't be read as JSON ({_reason(error)}).") from error
+        raise CheckpointError(f"{path} can't be read as JSON ({reason_of(error)}).") from error
 
 
-def _check_exists(path: Path) -> None:
-    if path.is_file():
-        return
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder; a file is needed here.")
-    near = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise CheckpointError(f"{path} doesn't exist. {suggest(path.name, near)}".strip())
-
-
-def _checked_header(path: Path) -> dict[str, Any]:
-    """Read the header of a safetensors file and check every claim in it; the layout is huggingface/safetensors' own."""
-    _check_exists(path)
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            start = file.read(64)
-            _refuse_other_kinds(path, start)
-            length = int.from_bytes(start[:8], "little")
-            if size < 8 or length > size - 8:
-                raise CheckpointError(
-                    f"{path} is incomplete or no safetensors file: its header doesn't end within its {size:,} bytes."
-                )
-            if length > MAX_HEADER_BYTES:
-                raise CheckpointError(
-                    f"{path} has a header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are read."
-                )
-            file.seek(8)
-            raw = file.read(length)
-    except OSError as error:
-        raise CheckpointError(f"{path} can't be read ({_reason(error)}).") from error
-    if raw.count(b'"data_offsets"') > MAX_TENSORS:
-        raise CheckpointError(f"{path} lists more than {MAX_TENSORS:,} tensors; that is no model.")
-    try:
-        header = json.loads(raw, object_pairs_hook=_no_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} is no safetensors file: its header isn't valid ({_reason(error)})."
-        ) from error
-    if not isinstance(header, dict):
-        raise CheckpointError(f"{path} is no safetensors file: its header isn't an object.")
-    spans = sorted(_span(path, name, entry) for name, entry in header.items() if name != "__metadata__")
-    end, previous = 0, ""
-    for begin, stop, name in spans:
-        if begin < end:
-            raise CheckpointError(
-                f"{path}: the tensors {previous!r} and {name!r} claim the same bytes; the file is damaged."
-            )
-        end, previous = stop, name
-    if end > size - 8 - length:
-        raise CheckpointError(
-            f"{path} is incomplete: {previous!r} ends at byte {8 + length + end:,} of {size:,}; fetch it again."
-        )
-    return header
-
-
-def _refuse_other_kinds(path: Path, start: bytes) -> None:
-    if start.startswith(b"version https://git-lfs"):
-        raise CheckpointError(
-            f"{path} is a git-lfs pointer, not the weights; download the file itself (git lfs pull)."
-        )
-    # A zip is what torch.save writes, byte 0x80 begins a pickle; a header so long would be refused in any
-    # case.
-    is_pickle = (
-        start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and start[8:9] != b"{"
-    )
-    if start.startswith(b"PK\x03\x04") or is_pickle or path.suffix in _PICKLE_SUFFIXES:
-        raise CheckpointError(
-            f"{path} is a pickle, which can run code when it is opened, so it isn't; if you trust it, convert it once: "
-            "read it with torch's weights_only=True and write it with safetensors.torch.save_file."
-        )
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("a name stands in it twice")
-    return values
-
-
-def _span(path: Path, name: str, entry: Any) -> tuple[int, int, str]:
-    """Check one tensor's entry by itself; give its first byte, the one after its last, and its name."""
-    entry = entry if isinstance(entry, dict) else {}
-    shape: Any = entry.get("shape")
-    offsets: Any = entry.get("data_offsets")
-    if not _are_counts(shape) or not _are_counts(offsets) or len(offsets) != 2 or len(shape) > 64:
-        raise CheckpointError(f"{path}: the entry of {name!r} isn't valid; the file is damaged.")
-    if entry.get("dtype") not in _ITEM_BYTES:
-        raise CheckpointError(
-            f"{path}: {name!r} has the type {entry.get('dtype')!r}; known are {', '.join(_ITEM_BYTES)}."
-        )
-    claimed = prod(shape) * _ITEM_BYTES[entry["dtype"]]
-    if claimed != offsets[1] - offsets[0]:
-        raise CheckpointError(
-            f"{path}: {name!r} of shape {tuple(shape)} needs {claimed:,} bytes and has {offsets[1] - offsets[0]:,}; "
-            "the file is damaged."
-        )
-    return offsets[0], offsets[1], name
-
-
-def _are_counts(value: Any) -> bool:
-    return isinstance(value, list) and all(type(v) is int and 0 <= v < 2**63 for v in value)
-
-
-def _shared_names(path: Path, header: Mapping[str, Any]) -> dict[str, str]:
-    metadata = header.get("__metadata__")
-    text = metadata.get(_SHARED) if isinstance(metadata, dict) else None
-    if text is None:
-        return {}
-    try:
-        names = json.loads(text)
-    except (TypeError, ValueError, RecursionError):
-        names = None
-    if not isinstance(names, dict) or not all(isinstance(owner, str) for owner in names.values()):
-        raise CheckpointError(
-            f"{path}: the list of tied names in its metadata isn't valid; the file is damaged."
-        )
-    return names
-
-
-def _is_finite(tensor: Tensor) -> bool:
+def is_finite(tensor: Tensor) -> bool:
+    """Tell whether a tensor is free of NaN and infinite values; types of one byte are not looked at."""
     if not tensor.is_floating_point() or tensor.dtype.itemsize == 1:
         return True
     # A finite sum has finite terms, and needs no second tensor; an infinite sum may only be a large one.
@@ -371,12 +262,3 @@ def _present(names: list[str], tensors: Mapping[str, Tensor]) -> list[str]:
 def _with_hint(name: str, known: Mapping[str, Tensor]) -> str:
     hint = suggest(name, known)
     return f"{name} ({hint})" if hint else name
-
-
-def _listed(names: list[str], most: int = 20) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _reason(error: BaseException) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__

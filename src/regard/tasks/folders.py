@@ -9,11 +9,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from regard.checkpoints.files import load_into, load_tensors, read_json, sync
+from regard.checkpoints.files import read_json, sync
+from regard.checkpoints.load import load_model, model_config
 from regard.config import ModelConfig
 from regard.data.tokenizers import Tokenizer
 from regard.errors import CheckpointError, ConfigError, DataError, suggest
-from regard.models.transformer import build
 from regard.tasks.base import Parts
 from regard.training.precision import choose_device
 
@@ -72,7 +72,8 @@ def was_being_prepared(folder: Path) -> bool:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what a kill in the middle of a write leaves in a run's folder: files that never got their name."""
-    for path in folder.glob(".*.tmp"):
+    # Ours, and those that safetensors makes on its way.
+    for path in (*folder.glob(".*.tmp"), *folder.glob(".tmp??????")):
         with suppress(OSError):
             path.unlink()
     with suppress(OSError):
@@ -154,37 +155,42 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def load_parts(folder: str | Path, *, device: str = "cpu") -> Parts:
-    """Load a model directory's weights, tokenizer and configuration.
+    """Load a model directory's weights, tokenizer and configuration: ours, or a published family's.
 
     Raises:
         CheckpointError: something is missing, broken, or doesn't fit.
-        ConfigError: the device isn't there.
+        ConfigError: the device isn't there, or the model isn't built here.
     """
     folder = Path(folder)
     place = choose_device(device)
-    config = read_config(folder)
+    read_config(folder)
     tokenizer = Tokenizer.load(folder)
+    if (folder / "regard.json").is_file() and not (folder / "model.safetensors").is_file():
+        raise CheckpointError(
+            f"{folder} has no model.safetensors: the run was stopped before its first evaluation; go on with --resume."
+        )
+    loaded = load_model(folder, device=place)
+    check_vocabulary(folder, tokenizer, loaded.config)
+    return Parts(loaded.module, tokenizer, loaded.config)
+
+
+def check_vocabulary(folder: Path, tokenizer: Tokenizer, config: ModelConfig) -> None:
+    """Refuse a tokenizer whose ids the model has no embedding for.
+
+    Raises:
+        CheckpointError: it has more tokens than the model.
+    """
     if tokenizer.vocab_size > config.vocab_size:
         raise CheckpointError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model only {config.vocab_size}."
         )
-    if not (folder / "model.safetensors").is_file():
-        hint = (
-            "the run was stopped before its first evaluation; go on with --resume"
-            if (folder / "regard.json").is_file()
-            else "fetch it too"
-        )
-        raise CheckpointError(f"{folder} has no model.safetensors: {hint}.")
-    module = build(config)
-    load_into(module, load_tensors(folder / "model.safetensors"))
-    return Parts(module.eval().to(place), tokenizer, config)
 
 
 def read_config(folder: Path) -> ModelConfig:
     """Read a model directory's config.json.
 
     Raises:
-        CheckpointError: there is none, or it isn't ours.
+        CheckpointError: there is none, or it can't be used.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -192,13 +198,7 @@ def read_config(folder: Path) -> ModelConfig:
             raise CheckpointError(f"{folder} is not a model directory: it has no config.json.")
         what = "a file, not a model directory" if folder.is_file() else "not there"
         raise CheckpointError(f"{folder} is {what}. {_near(folder, path.name)}".strip())
-    values = read_json(path)
-    if not isinstance(values, dict) or values.pop("model_type", None) != "regard":
-        raise CheckpointError(f"{path} is of another library's model, which this version doesn't read.")
-    try:
-        return ModelConfig.from_dict(values)
-    except ConfigError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+    return model_config(folder)[1]
 
 
 def _near(folder: Path, file: str) -> str:
