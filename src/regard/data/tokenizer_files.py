@@ -1,4 +1,9 @@
-"""Read and write a tokenizer's directory in the Hugging Face layout."""
+"""Read and write a tokenizer's directory, in any of the layouts in which checkpoints are published.
+
+The first of these that is there counts: `tokenizer.json` as it is; Marian's `source.spm`, `target.spm` and
+`vocab.json`; `vocab.json` with `merges.txt` (in older releases `encoder.json` with `vocab.bpe`); `vocab.txt`;
+a SentencePiece model. How the last ones differ from model to model stands in tokenizer_families.py.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +14,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from regard.data import tokenizer_backends as backends
+from regard.data import tokenizer_families as families
+from regard.data.tokenizer_reading import MOST_IDS, Folder, read_text
 from regard.errors import CheckpointError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
-__all__ = ["ROLES", "load", "save"]
+__all__ = ["ROLES", "load", "load_target", "save"]
 
 ROLES = ("pad", "bos", "eos", "unk", "mask")
-# Where a lone tokenizer.json does not say which of its special tokens plays which part.
+# Where nothing says which of the special tokens plays which part.
 USUAL_NAMES = {
     "pad": ("<pad>", "[PAD]"),
     "bos": ("<bos>", "<s>", "<|begin_of_text|>", "<|endoftext|>", "[CLS]"),
@@ -25,10 +33,17 @@ USUAL_NAMES = {
     "unk": ("<unk>", "[UNK]"),
     "mask": ("<mask>", "[MASK]"),
 }
+BYTE_PAIR_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
+PIECE_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model")
 
 
-def save(backend: Backend, folder: Path, specials: Mapping[str, str]) -> None:
-    """Write tokenizer.json and tokenizer_config.json, each whole or not at all."""
+def save(
+    backend: Backend, folder: Path, specials: Mapping[str, str], chat_template: str | None = None
+) -> None:
+    """Write tokenizer.json and tokenizer_config.json, each whole or not at all.
+
+    A Marian tokenizer is written as the files it was read from.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     settings: dict[str, object] = {f"{role}_token": name for role, name in specials.items()}
     settings |= {
@@ -37,77 +52,139 @@ def save(backend: Backend, folder: Path, specials: Mapping[str, str]) -> None:
         "split_special_tokens": True,
         "model_max_length": 10**9,
     }
-    _write(folder / "tokenizer.json", backend.to_str(pretty=True))
-    _write(folder / "tokenizer_config.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+    if chat_template is not None:
+        settings["chat_template"] = chat_template
+    if isinstance(backend, families.MarianBackend):
+        settings |= backend.settings
+        for name, content in backend.files.items():
+            _write(folder / name, content)
+    else:
+        _write(folder / "tokenizer.json", backend.to_str(pretty=True).encode())
+    text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
+    _write(folder / "tokenizer_config.json", text.encode())
 
 
-def load(given: Path) -> tuple[Backend, dict[str, str]]:
-    """Read a directory or a tokenizer.json: the tokenizer, and the special tokens by the parts they play."""
-    file = given / "tokenizer.json" if given.is_dir() else given
+def load(given: Path) -> tuple[Backend, dict[str, str], str | None]:
+    """Read a directory or one of its files: the tokenizer, the special tokens by their parts, the chat template.
+
+    Raises CheckpointError where there is no tokenizer, a damaged one, or one whose rules are not known.
+    """
+    folder = Folder.read(given if given.is_dir() else given.parent)
+    backend = _backend(given, folder)
+    named = _named_specials(folder)
+    special = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
+    for role, usual in USUAL_NAMES.items():
+        if role not in named:
+            found = next((name for name in usual if name in special), None)
+            if found is not None:
+                named[role] = found
+    return backend, named, _chat_template(folder)
+
+
+def load_target(given: Path) -> tuple[Backend, dict[str, str]] | None:
+    """Read the tokenizer of the texts that come out, where it is another than that of the texts that go in."""
+    folder = Folder.read(given)
+    if (given / "tokenizer.json").is_file() or not _is_marian(given):
+        load(given)  # the errors of a directory without a tokenizer
+        return None
+    backend: Any = families.marian(folder, target=True)
+    return (
+        None
+        if backend is None
+        else (backend, {role: f"<{role}>" for role in ("pad", "unk")} | {"eos": "</s>"})
+    )
+
+
+def _is_marian(path: Path) -> bool:
+    return (path / "source.spm").is_file() and (path / "vocab.json").is_file()
+
+
+def _backend(given: Path, folder: Folder) -> Backend:
+    """Find the layout and build its backend."""
+    if not given.is_dir():
+        return _of_file(given, folder)
+    if (given / "tokenizer.json").is_file():
+        return _tokenizer_json(given / "tokenizer.json")
+    if _is_marian(given):
+        backend: Any = families.marian(folder, target=False)
+        return backend
+    for vocabulary, merges in BYTE_PAIR_FILES:
+        if (given / vocabulary).is_file() and (given / merges).is_file():
+            return backends.byte_pairs(given / vocabulary, given / merges, folder)
+    for name in ("vocab.txt", *PIECE_FILES):
+        if (given / name).is_file():
+            return _of_file(given / name, folder)
+    half = next((name for pair in BYTE_PAIR_FILES for name in pair if (given / name).is_file()), None)
+    if half is not None:
+        pairs = " or ".join(" with ".join(pair) for pair in BYTE_PAIR_FILES)
+        raise CheckpointError(f"{given}: there is {half} but not the file that belongs to it: {pairs}")
+    raise CheckpointError(
+        f"{given}: there is no tokenizer here; give a directory that holds tokenizer.json, vocab.json with "
+        "merges.txt, vocab.txt or a SentencePiece model"
+    )
+
+
+def _of_file(file: Path, folder: Folder) -> Backend:
     if not file.is_file():
         raise CheckpointError(
             f"{file}: there is no tokenizer here; give a directory that holds tokenizer.json"
         )
-    text = _read(file)
-    if text.startswith("version https://git-lfs"):
-        raise CheckpointError(
-            f"{file}: this is a git-lfs pointer, not the tokenizer; download the file itself"
-        )
+    if file.name == "vocab.txt":
+        return backends.word_pieces(file, folder)
+    if file.suffix in (".model", ".spm"):
+        return families.sentencepiece(file, folder)
+    return _tokenizer_json(file)
+
+
+def _tokenizer_json(file: Path) -> Backend:
+    text = read_text(file)
     from tokenizers import Tokenizer as Backend
 
     try:
         backend = Backend.from_str(text)
-    except Exception as error:  # the library raises the bare class
+    except BaseException as error:  # the library raises the bare class, and for some faults not even that
+        if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
+            raise
         raise CheckpointError(f"{file}: not a tokenizer.json that can be read: {error}") from error
-    named = _named_specials(file.parent)
-    for role, usual in USUAL_NAMES.items():
-        if role not in named:
-            found = next((name for name in usual if _is_special(backend, name)), None)
-            if found is not None:
-                named[role] = found
-    return backend, named
+    highest = max(backend.get_vocab(with_added_tokens=True).values(), default=0)
+    if highest >= MOST_IDS:
+        raise CheckpointError(f"{file}: ids go up to {highest:,}; a vocabulary has {MOST_IDS:,} ids at most")
+    return backend
 
 
-def _is_special(backend: Backend, name: str) -> bool:
-    return any(
-        token.special and token.content == name for token in backend.get_added_tokens_decoder().values()
-    )
-
-
-def _named_specials(folder: Path) -> dict[str, str]:
-    """Read from the files beside a tokenizer.json which token plays which part."""
-    merged: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            try:
-                content = json.loads(_read(folder / name))
-            except ValueError as error:
-                raise CheckpointError(f"{folder / name}: not valid JSON: {error}") from error
-            if isinstance(content, dict):
-                merged |= content
+def _named_specials(folder: Folder) -> dict[str, str]:
+    """Read from the files beside a tokenizer which token plays which part."""
     found: dict[str, str] = {}
     for role, fallback in zip(ROLES, (None, "cls", "sep", None, None), strict=True):
         for key in (role, fallback):
-            value = merged.get(f"{key}_token")
+            value = folder.settings.get(f"{key}_token")
             value = value.get("content") if isinstance(value, dict) else value
             if isinstance(value, str) and role not in found:
                 found[role] = value
     return found
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: can't be read: {error}") from error
+def _chat_template(folder: Folder) -> str | None:
+    """Find the chat template: a file of its own, or a setting; of several named ones the default."""
+    if (folder.path / "chat_template.jinja").is_file():
+        return read_text(folder.path / "chat_template.jinja")
+    value = folder.settings.get("chat_template")
+    if isinstance(value, list):
+        named = {str(v.get("name")): v.get("template") for v in value if isinstance(v, dict)}
+        value = named.get("default", next(iter(named.values())) if len(named) == 1 else None)
+    if value is not None and not isinstance(value, str):
+        raise CheckpointError(
+            f"{folder.path / 'tokenizer_config.json'}: chat_template is a {type(value).__name__}; it must be text"
+        )
+    return value
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            out.write(text)
+        with os.fdopen(handle, "wb") as out:
+            out.write(content)
             out.flush()
             os.fsync(out.fileno())
         os.chmod(temporary, 0o644)

@@ -1,8 +1,9 @@
-"""Turn text into token ids and back: one face for the five kinds of tokenizer that Regard trains.
+"""Turn text into token ids and back: one face for the kinds that Regard trains and for published ones.
 
 The work is done by the `tokenizers` library, imported at first use. A saved tokenizer is a Hugging Face one
 (`tokenizer.json` beside `tokenizer_config.json`), so what Regard trains opens elsewhere, and what others
-saved opens here. How the five kinds are trained is in vocabularies.py.
+saved opens here. How the five kinds are trained is in vocabularies.py, how published ones are read in
+tokenizer_files.py, and how conversations become ids in chat.py.
 
 **Text is never a special token.** A user who types `<eos>` gets the pieces of five ordinary characters.
 Through this class that holds for every tokenizer, trained here or loaded. In `tokenizer.json` itself the
@@ -21,7 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regard.data import tokenizer_files, vocabularies
+from regard.data.tokenizer_backends import cutting, without_space
 from regard.data.tokenizer_files import ROLES
+from regard.data.tokenizer_frames import Frame, SpecialToken, read_frame
+from regard.data.tokenizer_stream import TextStream
 from regard.data.vocabularies import bytes_of_characters
 from regard.errors import DataError
 
@@ -42,7 +46,9 @@ class Tokenizer:
     tokens (BERT) gives those as bos and eos.
     """
 
-    def __init__(self, backend: Backend, *, specials: Mapping[str, str]) -> None:
+    def __init__(
+        self, backend: Backend, *, specials: Mapping[str, str], chat_template: str | None = None
+    ) -> None:
         """Wrap a `tokenizers.Tokenizer`; `specials` maps pad, bos, eos, unk and mask to token strings."""
         backend.no_truncation()  # a tokenizer.json may ask for a silent cut
         backend.no_padding()
@@ -65,6 +71,12 @@ class Tokenizer:
             self._continuing = state["model"]["continuing_subword_prefix"]
         marks_words = kinds & {"Metaspace", "Prepend", "BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
         self._word_prefix = "" if marks_words else " "
+        self._marks_spaces = bool(marks_words) or "\\u2581" in json.dumps(state.get("decoder"))
+        self._cutting: Backend | None = None
+        self._later: Tokenizer | None = None
+        names = {t.content: i for i, t in backend.get_added_tokens_decoder().items() if t.special}
+        self._frame: Frame = read_frame(state, names, self.vocab_size)
+        self.chat_template: str | None = chat_template
 
     pad_id: int | None
     bos_id: int | None
@@ -182,17 +194,79 @@ class Tokenizer:
 
     def _split_special(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Encode a text that holds names of special tokens, each name cut after its first character."""
-        names = sorted((self._backend.id_to_token(i) for i in self._forbidden), key=len, reverse=True)
-        cuts = [m.start() + 1 for m in re.finditer("|".join(map(re.escape, names)), text)]
-        ids: list[int] = []
-        spans: list[tuple[int, int]] = []
-        for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
-            encoding = self._backend.encode(text[start:end], add_special_tokens=False)
-            for i, (a, b) in zip(encoding.ids, encoding.offsets, strict=True):
-                if i not in self._forbidden:
-                    ids.append(i)
-                    spans.append((start + a, start + b))
-        return ids, spans
+        if self._cutting is None:
+            self._cutting = cutting(self._backend, self._forbidden)
+        encoding = self._cutting.encode(text, add_special_tokens=False)
+        found = zip(encoding.ids, encoding.offsets, strict=True)
+        kept = [(i, (int(a), int(b))) for i, (a, b) in found if i not in self._forbidden]
+        return [i for i, _ in kept], [span for _, span in kept]
+
+    # ----------------------------------------------------------------------------------------- special tokens
+
+    @property
+    def special_tokens(self) -> Mapping[str, SpecialToken]:
+        """The special tokens by their names, each with its id and whether it takes the space beside it."""
+        added = self._backend.get_added_tokens_decoder().items()
+        return {t.content: SpecialToken(i, t.lstrip, t.rstrip) for i, t in added if t.special}
+
+    @property
+    def roles(self) -> Mapping[str, str]:
+        """The names of the special tokens by the parts they play: pad, bos, eos, unk, mask."""
+        return dict(self._specials)
+
+    @property
+    def frames(self) -> bool:
+        """Whether `frame` adds anything: whether this tokenizer's model expects special tokens around a text."""
+        return self._frame.adds
+
+    def frame(
+        self, ids: Sequence[int], pair: Sequence[int] | None = None, *, language: str | None = None
+    ) -> tuple[list[int], list[int]]:
+        """Put the special tokens around the ids of a text, or of two, as the model was trained with them.
+
+        BERT: `[CLS]` text `[SEP]`. GPT-2: nothing. Give `pair=[]` for a pair whose second text is empty.
+
+        language
+            The text's language by the name of its code, for models with language codes: `ro_RO` (mBART; for
+            both sides), `>>fra<<` or `fra` (Marian with several targets; the language to translate into).
+            None takes what the tokenizer names, mostly `en_XX`.
+
+        Returns the framed ids, and for each its segment: 0, or 1 in the second text of a pair where the model
+        tells them apart. Raises ConfigError for a language that the tokenizer hasn't.
+        """
+        return self._frame.around(ids, pair, language)
+
+    def encode_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Any] | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        """Give the ids of a conversation, written out by `chat_template`; see `regard.data.chat.encode_chat`.
+
+        The special tokens that the template writes become special ids; what stands in a message is text.
+        Raises CheckpointError where there is no template or a broken one, DataError where it refuses these
+        messages.
+        """
+        from regard.data import chat
+
+        return chat.encode_chat(
+            self, messages, add_generation_prompt=add_generation_prompt, tools=tools, variables=variables
+        )
+
+    def encode_part(self, text: str, *, first: bool) -> list[int]:
+        """Give the ids of a part of a text between special tokens; `first` where nothing stands before it.
+
+        Some tokenizers put a space before the first part only.
+        """
+        if first:
+            return self.encode(text)
+        if self._later is None:
+            backend = without_space(self._backend)
+            self._later = self if backend is self._backend else Tokenizer(backend, specials=self._specials)
+        return self._later.encode(text)
 
     # ------------------------------------------------------------------------------------------- ids to text
 
@@ -229,7 +303,7 @@ class Tokenizer:
             return bytes([int(piece[3:5], 16)]).decode("utf-8", "backslashreplace")
         if self._continuing is not None:
             return piece.removeprefix(self._continuing)
-        return piece.replace("\u2581", " ") if not self._word_prefix else piece
+        return piece.replace("\u2581", " ") if self._marks_spaces else piece
 
     def _is_byte(self, piece: str | None) -> bool:
         return piece is not None and not self._byte_level and BYTE_PIECE.fullmatch(piece) is not None
@@ -269,66 +343,29 @@ class Tokenizer:
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write tokenizer.json and tokenizer_config.json into a directory, made if it is not there."""
-        tokenizer_files.save(self._backend, Path(directory), self._specials)
+        tokenizer_files.save(self._backend, Path(directory), self._specials, self.chat_template)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Tokenizer:
-        """Read a tokenizer from a directory or from a tokenizer.json.
+        """Read a tokenizer from a directory, in whichever layout it was published, or from one of its files.
 
-        Which special token plays which part is read from tokenizer_config.json or special_tokens_map.json,
-        and guessed from the usual names where neither is there. Raises CheckpointError where there is no
-        tokenizer, or a damaged one.
+        tokenizer.json, Marian's pair, vocab.json with merges.txt, vocab.txt or a SentencePiece model, in this
+        order. Which special token plays which part is read from tokenizer_config.json or
+        special_tokens_map.json, and guessed from the usual names where neither says so. Of Marian's two
+        tokenizers it is the source's, which decodes both. Raises CheckpointError where there is no tokenizer,
+        a damaged one, or one whose model has rules that are not known here.
         """
-        backend, specials = tokenizer_files.load(Path(path))
-        return Tokenizer(backend, specials=specials)
+        backend, specials, chat_template = tokenizer_files.load(Path(path))
+        return Tokenizer(backend, specials=specials, chat_template=chat_template)
 
+    @staticmethod
+    def load_target(path: str | os.PathLike[str]) -> Tokenizer | None:
+        """Read the tokenizer for target texts; None where source and target share one, as mostly.
 
-class TextStream:
-    """Decode ids one at a time; the parts joined equal the decoding of all ids together.
-
-    A part is held back while it may still change: half a character, or a run of single bytes that has not
-    ended.
-    """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        """Start at the beginning of a text; `Tokenizer.stream` is the usual way here."""
-        self._tokenizer = tokenizer
-        self._ids: list[int] = []
-        # Decoding starts again at `start`, a little before the first id not yet shown at `shown`, since
-        # what a token looks like may depend on whether it is the first.
-        self._start = 0
-        self._shown = 0
-
-    def add(self, index: int) -> str:
-        """Take the next id and give the text that is certain by now; often that is an empty string."""
-        tokenizer = self._tokenizer
-        tokenizer._checked([index])
-        if index in tokenizer._special_ids:
-            return ""
-        self._ids.append(index)
-        # A broken byte spoils the whole run of byte pieces it stands in, so such a run is shown when it has
-        # ended.
-        if tokenizer._is_byte(tokenizer._backend.id_to_token(index)):
-            return ""
-        fresh = self._fresh()
-        if not fresh or fresh.endswith("\N{REPLACEMENT CHARACTER}"):
-            return ""
-        self._start, self._shown = self._shown, len(self._ids)
-        if self._start > 64:
-            del self._ids[: self._start]
-            self._start, self._shown = 0, self._shown - self._start
-        return fresh
-
-    def finish(self) -> str:
-        """Give what was held back; the stream starts anew afterwards."""
-        fresh = self._fresh()
-        self._ids, self._start, self._shown = [], 0, 0
-        return fresh
-
-    def _fresh(self) -> str:
-        decode = self._tokenizer.decode
-        before = decode(self._ids[self._start : self._shown])
-        return decode(self._ids[self._start :])[len(before) :]
+        Raises CheckpointError as `load` does.
+        """
+        found = tokenizer_files.load_target(Path(path))
+        return None if found is None else Tokenizer(found[0], specials=found[1])
 
 
 def _check_text(text: object) -> None:
