@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from regard.config import ModelConfig as ModelConfig
+    from regard.conversion import convert as convert
     from regard.data.tokenizers import Tokenizer as Tokenizer
     from regard.data.world import World as World
     from regard.errors import CheckpointError as CheckpointError
@@ -44,6 +45,7 @@ _HOMES: dict[str, str] = {
     "Tokenizer": "regard.data.tokenizers",
     "TrainingError": "regard.errors",
     "World": "regard.data.world",
+    "convert": "regard.conversion",
     "load": "regard.model",
     "preset": "regard.models.families",
     "train": "regard.model",

@@ -10,11 +10,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from regard.checkpoints.files import read_json, write_json_atomic
+from regard.checkpoints.hub import Place
+from regard.checkpoints.load import save_model
 from regard.config import ModelConfig
 from regard.data.tokenizers import Tokenizer
 from regard.errors import ConfigError
-from regard.runs import load_parts, train
+from regard.runs import train
 from regard.tasks.base import Parts
+from regard.tasks.folders import need_tokenizer, open_model
 from regard.tasks.generate import Generation
 from regard.tasks.generate import generate as generate_texts
 from regard.tasks.translate import Translation
@@ -33,8 +37,10 @@ class Model:
 
     Attributes:
         module: the torch module (Encoder, Decoder or EncoderDecoder), in evaluation mode.
-        tokenizer: turns text into ids and back.
+        tokenizer: turns text into ids and back; None where the model came without one.
         config: what the network is.
+        place: where it was loaded from.
+        family: the published family it came from ("gpt2", "bert", ...); None for a model of ours.
 
     Example:
         >>> model = regard.load("runs/translate-1")  # doctest: +SKIP
@@ -42,18 +48,55 @@ class Model:
     """
 
     def __init__(
-        self, module: Encoder | Decoder | EncoderDecoder, tokenizer: Tokenizer, config: ModelConfig
+        self,
+        module: Encoder | Decoder | EncoderDecoder,
+        tokenizer: Tokenizer | None,
+        config: ModelConfig,
+        *,
+        place: Place | None = None,
+        family: str | None = None,
     ) -> None:
         self.module, self.tokenizer, self.config = module, tokenizer, config
+        self.place, self.family = place, family
 
     def __repr__(self) -> str:
         weights = f"{self.config.num_parameters():,} weights"
-        return f"Model({self.config.kind}, {weights}, {self.tokenizer.vocab_size} tokens)"
+        tokens = "no tokenizer" if self.tokenizer is None else f"{self.tokenizer.vocab_size} tokens"
+        family = f"{self.family}, " if self.family else ""
+        return f"Model({family}{self.config.kind}, {weights}, {tokens})"
 
     @property
     def parts(self) -> Parts:
-        """Give what the functions of `regard.tasks` work with."""
-        return Parts(self.module, self.tokenizer, self.config)
+        """Give what the functions of `regard.tasks` work with.
+
+        Raises:
+            CheckpointError: there is no tokenizer.
+        """
+        where = "this model" if self.place is None else self.place.folder
+        return Parts(self.module, need_tokenizer(self.tokenizer, where), self.config)
+
+    def save(self, folder: str | Path, *, family: str | None = None) -> str | None:
+        """Write a model directory: as the published family does that has this model, else as ours.
+
+        Args:
+            folder: where; files of the same names are replaced, each whole or not at all.
+            family: the family to write; None: the one it came from, or the first that has this model.
+
+        Returns:
+            The family that was written; None for ours.
+
+        Raises:
+            ConfigError: the family that was asked for has no such model.
+            CheckpointError: the disk is full or the folder can't be written.
+        """
+        folder = Path(folder)
+        written = save_model(folder, self.module.state_dict(), self.config, family=family or self.family)
+        if self.tokenizer is not None:
+            self.tokenizer.save(folder)
+        settings = self.place.folder / "generation_config.json" if self.place else None
+        if settings is not None and settings.is_file() and settings.parent.resolve() != folder.resolve():
+            write_json_atomic(folder / "generation_config.json", read_json(settings))
+        return written
 
     @overload
     def translate(self, texts: str, **settings: Any) -> Translation: ...
@@ -118,21 +161,33 @@ class Model:
             )
         if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
             raise ConfigError(_SHAPE)
-        tensor = tensor.to(self.parts.device, torch.long)
+        tensor = tensor.to(next(self.module.parameters()).device, torch.long)
         if int(tensor.min()) < 0 or int(tensor.max()) >= self.config.vocab_size:
             raise ConfigError(f"an id is outside the vocabulary of 0 to {self.config.vocab_size - 1}.")
         return tensor
 
 
-def load(path: str | Path, *, device: str = "cpu") -> Model:
-    """Load a model directory, as `regard train` leaves it.
+def load(
+    path: str | Path,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    revision: str | None = None,
+    offline: bool | None = None,
+) -> Model:
+    """Load a model: what `regard train` left, or a published checkpoint of a family that is built here.
 
     Args:
-        path: the folder.
-        device: cpu, cuda, cuda:1 or mps.
+        path: a folder, a file of weights with its config.json beside it, or a hub id (owner/name).
+        device: cpu, cuda, cuda:1, mps or auto.
+        precision: of the weights in memory: fp32, bf16 or fp16.
+        revision: of a hub id: a branch, a tag or a commit.
+        offline: look for a hub id in the cache only; None: as HF_HUB_OFFLINE says.
 
     Raises:
-        CheckpointError: something is missing, broken or doesn't fit.
+        CheckpointError: something is missing, broken or doesn't fit, or isn't built here.
+        ConfigError: the device isn't there, or a setting can't be.
     """
-    parts = load_parts(path, device=device)
-    return Model(parts.module, parts.tokenizer, parts.config)  # type: ignore[arg-type]
+    opened = open_model(path, device=device, precision=precision, revision=revision, offline=offline)
+    loaded = opened.loaded
+    return Model(loaded.module, opened.tokenizer, loaded.config, place=opened.place, family=loaded.family)

@@ -84,7 +84,7 @@ FILES = ["--input", "in.txt", "--output", "out.txt"]
         (["translate-1", "--input", "no.txt", "--output", "out.txt"], "there is no file no.txt"),
         (["translate-1", "--input", ".", "--output", "out.txt"], "no ordinary file"),
         (["translate-1", "--input", "in.txt", "--output", "no/out.txt"], "no/out.txt can't be written"),
-        (["translate-9", "a"], "did you mean 'translate-1'?"),
+        (["translate-9", "a"], "'translate-1'?"),
         (["in.txt", "a"], "in.txt"),
         ([".", "a"], "config.json"),
         (
@@ -123,7 +123,7 @@ def test_translate_refuses(refused: Callable[..., None], words: list[str], said:
         (["generate-1", "-", "-"], "can be read once"),
         (["generate-1", "a" * 33], "prompt 1 has 33 tokens; this model's context is 32"),
         (["generate-1", "a" * 33, "--stream"], "prompt 1 has 33 tokens"),
-        (["generate-2", "a"], "did you mean 'generate-1'?"),
+        (["generate-2", "a"], "'generate-1'?"),
         (["translate-1", "a"], "is an encoder-decoder and can't generate"),
         (["classify-1", "a"], "evaluate measures it on data"),
     ],

@@ -19,6 +19,7 @@ from regard.checkpoints.configs import read_config, write_config
 from regard.checkpoints.families import FAMILIES
 from regard.checkpoints.files import is_finite, read_json, save_tensors, write_json_atomic
 from regard.checkpoints.header import listed
+from regard.checkpoints.sentences import save_sentence_settings, sentence_settings
 from regard.checkpoints.shards import Weights
 from regard.checkpoints.tables import Bound, Family, Head, Settings, bind
 from regard.checkpoints.transforms import SAME
@@ -41,16 +42,21 @@ class Loaded:
         config: what it is.
         family: the published family whose files it came in; None: ours.
         unused: tensors of the files that have no place in this model, such as those of another head.
+        sentences: of a sentence encoder, see `sentence_settings`; `module.pool` gives its vectors, not normalised.
     """
 
     module: Network
     config: ModelConfig
     family: str | None
     unused: tuple[str, ...]
+    sentences: dict[str, Any] | None = None
 
 
 def model_config(folder: Path, tensors: Iterable[str] = ()) -> tuple[Family | None, ModelConfig]:
     """Read a folder's config.json; the family is None for a model of ours.
+
+    A sentence encoder is the bare model, whatever class it names, and pools as its folder says; what BERT would do
+    with the vector after that (its pooler) isn't done.
 
     Raises:
         CheckpointError: there is none, it isn't JSON, is of no family known here, or asks for what isn't built.
@@ -67,7 +73,13 @@ def model_config(folder: Path, tensors: Iterable[str] = ()) -> tuple[Family | No
     try:
         if kind == OURS:
             return None, ModelConfig.from_dict(content)
-        return FAMILIES[kind], read_config(FAMILIES[kind], content, set(tensors))
+        family, sentences = FAMILIES[kind], sentence_settings(folder)
+        if sentences is None:
+            return family, read_config(family, content, set(tensors))
+        config = read_config(family, {**content, "architectures": [next(iter(family.heads))]}, set(tensors))
+        if config.kind == "encoder-decoder":
+            raise ConfigError("sentence vectors of an encoder-decoder aren't built here.")
+        return family, config.replace(pooling=sentences["pooling"], pooler=False)
     except ConfigError as error:
         raise CheckpointError(f"{path}: {str(error).removeprefix('config.json: ')}") from error
 
@@ -101,10 +113,13 @@ def load_model(
         rows, unused = _bound(family, config, own, names)
         _check(family, rows, stored, own, folder)
         bad: list[str] = []
+        tied = stored.tied()
         placed: dict[int, Tensor] = {}  # by the parameter's identity, which tied names share
         for row in rows:
             if any(name not in stored for name in row.theirs):
                 continue  # tied to one that is there, or `_check` had refused
+            if all(name in tied for name in row.theirs) and all(id(own[name]) in placed for name in row.ours):
+                continue
             theirs = [stored.tensor(name) for name in row.theirs]
             ours = row.transform.to_ours(theirs)
             again = [name for name in row.ours if id(own[name]) in placed]
@@ -122,12 +137,14 @@ def load_model(
         if bad:
             warn(f"{folder} holds NaN or infinite weights in {listed(bad)}; results will be of no use.")
     _assign(module, placed)
-    return Loaded(module.to(device).eval(), config, family.name if family else None, tuple(unused))
+    sentences = sentence_settings(folder) if family else None
+    return Loaded(module.to(device).eval(), config, family.name if family else None, tuple(unused), sentences)
 
 
 def save_model(
-    folder: Path, weights: Mapping[str, Tensor], config: ModelConfig, *, family: str | None = None
-) -> str | None:
+    folder: Path, weights: Mapping[str, Tensor], config: ModelConfig, *, family: str | None = None,
+    sentences: Mapping[str, Any] | None = None,
+) -> str | None:  # fmt: skip
     """Write config.json and model.safetensors as the published family does whose model this is, else as ours.
 
     Args:
@@ -135,6 +152,7 @@ def save_model(
         weights: the network's, by our names (its state_dict).
         config: what it is.
         family: the family to write; None: the first that has this model.
+        sentences: of a sentence encoder, as in Loaded; its files are written too.
 
     Returns:
         The family's name; None for ours.
@@ -143,13 +161,17 @@ def save_model(
         ConfigError: the family that was asked for has no such model.
         CheckpointError: the disk is full or can't be written.
     """
-    name, settings = family_config(config, family)
+    # A family's config.json doesn't know how sentences are pooled; their own files say so.
+    name, settings = family_config(config if sentences is None else config.replace(pooling="first"), family)
+    settings = settings if name else {"model_type": OURS, **config.to_dict()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(f"{folder} can't be made ({error.strerror or error}).") from error
     save_weights(folder, weights, config, name)
     write_json_atomic(folder / "config.json", settings)
+    if sentences is not None:
+        save_sentence_settings(folder, {**sentences, "pooling": config.pooling}, config.width)
     return name
 
 

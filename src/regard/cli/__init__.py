@@ -48,7 +48,8 @@ VERBS: dict[str, Verb] = {
     "translate": Verb("regard.cli.translate", "Translate texts, standard input or a whole file", "Run"),
     "generate": Verb("regard.cli.generate", "Continue a text", "Run"),
     "evaluate": Verb("regard.cli.evaluate", "Measure a trained run on data", "Run"),
-    "info": Verb("regard.cli.info", "Say what is in a run: model, data, training, scores", "Run"),
+    "info": Verb("regard.cli.info", "Say what is in a run or a published model", "Run"),
+    "convert": Verb("regard.cli.convert", "Write a model in another layout or precision, and compare", "Run"),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -14,7 +13,7 @@ from regard.errors import ConfigError, DataError
 
 
 def command(
-    run: Path,
+    run: str,
     prompts: list[str] | None = None,
     /,
     *,
@@ -35,7 +34,7 @@ def command(
     Parameters
     ----------
     run
-        The model's folder.
+        The model's folder, or a hub id (owner/name).
     prompts
         What to continue, each by itself.
     max_tokens

@@ -1,20 +1,30 @@
-"""`regard info`: what is in a run."""
+"""`regard info`: what is in a run or in a published model."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 from regard.cli.show import Output
 from regard.errors import ConfigError
 
 
-def command(run: Path | None = None, /, *, presets: bool = False, json: bool = False) -> None:
-    """Say what a run holds: model, tokenizer, data, training and scores; or list the presets.
+def command(
+    run: str | None = None,
+    /,
+    *,
+    presets: bool = False,
+    revision: str | None = None,
+    offline: bool | None = None,
+    json: bool = False,
+) -> None:
+    """Say what a run holds (model, tokenizer, data, training, scores) or a published model; or list the presets.
 
     Parameters
     ----------
     run
-        The run's folder.
+        The folder of a run or of a published model, a file of weights, or a hub id (owner/name).
+    revision
+        Of a hub id: a branch, a tag or a commit.
+    offline
+        Look for a hub id in the cache only.
     presets
         List the models that `regard train --model` knows.
     json
@@ -22,7 +32,7 @@ def command(run: Path | None = None, /, *, presets: bool = False, json: bool = F
     """
     out = Output(json)
     if presets == (run is not None):
-        raise ConfigError("name a run's folder, or give --presets.")
+        raise ConfigError("name a run's folder or a model, or give --presets.")
     if run is None:
         from regard.models.families import PRESETS, preset
 
@@ -42,7 +52,7 @@ def command(run: Path | None = None, /, *, presets: bool = False, json: bool = F
         return
     from regard.runs import describe
 
-    found = describe(run)
+    found = describe(run, revision=revision, offline=offline)
     for group, values in found.items():
         if values:
             out.line(f"{group}:")

@@ -23,7 +23,7 @@ _AT_ONCE = 256  # lines of standard input that are translated together
 
 
 def command(
-    run: Path,
+    run: str,
     texts: list[str] | None = None,
     /,
     *,
@@ -46,7 +46,7 @@ def command(
     Parameters
     ----------
     run
-        The model's folder.
+        The model's folder, or a hub id (owner/name).
     texts
         What to translate.
     input
@@ -88,7 +88,7 @@ def command(
     settings = {"beams": beams, "length_penalty": length_penalty, "max_tokens": max_tokens}
     model.translate([], num_return=n_best, **settings)  # refuses what can't be before any text is read
     if input is not None and output is not None:
-        _bulk(out, model, run, input, output, settings, encoding=encoding, skip_bad_rows=skip_bad_rows)
+        _bulk(out, model, input, output, settings, encoding=encoding, skip_bad_rows=skip_bad_rows)
         return
     given, sources = itertools.tee(texts or lines_of_stdin(encoding))
     at_once = 1 if not texts and sys.stdin.isatty() else _AT_ONCE
@@ -143,7 +143,7 @@ def _line(out: Output, text: str) -> None:
 
 
 def _bulk(
-    out: Output, model: Model, run: Path, source: Path, target: Path, settings: Mapping[str, object], *,
+    out: Output, model: Model, source: Path, target: Path, settings: Mapping[str, object], *,
     encoding: str, skip_bad_rows: bool,
 ) -> None:  # fmt: skip
     """Run a bulk job with a progress bar where there is a terminal."""
@@ -158,7 +158,10 @@ def _bulk(
     def work(lines: Sequence[str]) -> list[str]:
         return [result.text for result in model.translate(lines, **settings)]
 
-    made_by = [file_digest(run / name) for name in ("config.json", "tokenizer.json", "model.safetensors")]
+    assert model.place is not None
+    files = [*model.place.folder.glob("*.json"), *model.place.folder.glob("*.safetensors")]
+    names = ("config.json", "tokenizer.json", "vocab.json", "model.safetensors.index.json")
+    made_by = [file_digest(f) for f in sorted(files) if f.name in names or f.suffix == ".safetensors"]
     began = time.perf_counter()
     console = Console(stderr=True)
     with Progress(

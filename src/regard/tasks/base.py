@@ -195,6 +195,19 @@ class Lengths:
             raise TooLongError(self._too_long, total=self._count, longest=self._longest, limit=self._limit)
 
 
+def framed(
+    tokenizer: Tokenizer, ids: list[int], *, end: int | None, language: str | None = None
+) -> list[int]:
+    """Put around a text what its model expects there: the tokenizer's own frame, or `end` where it has none.
+
+    Raises:
+        ConfigError: a language that the tokenizer doesn't know.
+    """
+    if tokenizer.frames or language is not None:
+        return tokenizer.frame(ids, language=language)[0]
+    return ids if end is None else [*ids, end]
+
+
 def encode_texts(
     texts: Iterable[str], tokenizer: Tokenizer, *, limit: int | None = None
 ) -> Iterator[list[int]]:

@@ -6,17 +6,25 @@ import itertools
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from regard.checkpoints.files import read_json, sync
-from regard.checkpoints.load import load_model, model_config
+from regard.checkpoints.hub import Place, locate
+from regard.checkpoints.load import Loaded, load_model, model_config
 from regard.config import ModelConfig
 from regard.data.tokenizers import Tokenizer
 from regard.errors import CheckpointError, ConfigError, DataError, suggest
 from regard.tasks.base import Parts
 from regard.training.precision import choose_device
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""The types that weights may be loaded in."""
+
+_TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "encoder.json", "*.model", "*.spm")
 _GATHERED = ".preparing"
 _PREPARED = (
     "data", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
@@ -154,24 +162,76 @@ def read_run(folder: Path) -> dict[str, Any]:
     return record
 
 
-def load_parts(folder: str | Path, *, device: str = "cpu") -> Parts:
-    """Load a model directory's weights, tokenizer and configuration: ours, or a published family's.
+@dataclass(frozen=True)
+class Opened:
+    """Hold a model that was opened: where it is, its network, and its tokenizer if it has one."""
+
+    place: Place
+    loaded: Loaded
+    tokenizer: Tokenizer | None
+
+
+def open_model(
+    where: str | Path,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    revision: str | None = None,
+    offline: bool | None = None,
+) -> Opened:
+    """Find a model and load it: ours or a published family's, a folder, a file or a hub id.
 
     Raises:
         CheckpointError: something is missing, broken, or doesn't fit.
-        ConfigError: the device isn't there, or the model isn't built here.
+        ConfigError: the device isn't there, or the precision isn't known.
     """
-    folder = Path(folder)
-    place = choose_device(device)
+    at = choose_device(device)
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision={precision!r} is not one of {', '.join(PRECISIONS)}.")
+    place = locate(where, revision=revision, offline=offline)
+    folder = place.folder
     read_config(folder)
-    tokenizer = Tokenizer.load(folder)
-    if (folder / "regard.json").is_file() and not (folder / "model.safetensors").is_file():
+    tokenizer = Tokenizer.load(folder) if has_tokenizer(folder) else None
+    if (
+        place.file is None
+        and (folder / "regard.json").is_file()
+        and not (folder / "model.safetensors").is_file()
+    ):
         raise CheckpointError(
             f"{folder} has no model.safetensors: the run was stopped before its first evaluation; go on with --resume."
         )
-    loaded = load_model(folder, device=place)
-    check_vocabulary(folder, tokenizer, loaded.config)
-    return Parts(loaded.module, tokenizer, loaded.config)
+    loaded = load_model(folder, place.file, device=at, dtype=PRECISIONS[precision])
+    if tokenizer is not None:
+        check_vocabulary(folder, tokenizer, loaded.config)
+    return Opened(place, loaded, tokenizer)
+
+
+def load_parts(where: str | Path, *, device: str = "cpu") -> Parts:
+    """Load a folder's weights, tokenizer and configuration.
+
+    Raises:
+        CheckpointError: something is missing, broken, or doesn't fit.
+        ConfigError: the device isn't there.
+    """
+    read_config(Path(where))
+    opened = open_model(Path(where), device=device)
+    return Parts(opened.loaded.module, need_tokenizer(opened.tokenizer, where), opened.loaded.config)
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Tell whether a folder holds any file that a tokenizer is made of."""
+    return any(next(folder.glob(pattern), None) for pattern in _TOKENIZERS)
+
+
+def need_tokenizer(tokenizer: Tokenizer | None, where: object) -> Tokenizer:
+    """Give the tokenizer.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if tokenizer is None:
+        raise CheckpointError(f"{where} has no tokenizer: fetch tokenizer.json too.")
+    return tokenizer
 
 
 def check_vocabulary(folder: Path, tokenizer: Tokenizer, config: ModelConfig) -> None:

@@ -30,6 +30,7 @@ from regard.tasks.base import (
     Task,
     Values,
     encode_running_text,
+    framed,
     text_store,
 )  # fmt: skip
 from regard.tasks.verbs import check_verb, never_written
@@ -215,19 +216,27 @@ def generate(
     for number, (prompt, ids) in enumerate(
         zip(prompts, parts.tokenizer.encode_batch(list(prompts)), strict=True)
     ):
+        ids = _opened(parts, ids)
         if len(ids) > config.context:
             raise DataError(
                 f"prompt {number + 1} has {len(ids)} tokens; this model's context is {config.context}. Shorten it."
             )
         tell = (lambda text, n=number: on_text(n, text)) if on_text else None
-        first = ids or [next((i for i in (config.eos_id, config.start) if i is not None), 0)]
-        rows.append(_Row(number, prompt, first, max_tokens, _Writer(parts.tokenizer, stop, tell)))
+        rows.append(_Row(number, prompt, ids, max_tokens, _Writer(parts.tokenizer, stop, tell)))
     going = rows
     while going:
         for group in _groups(going, config.context, batch_tokens):
             _write_window(parts, group, settings)
         going = [row for row in going if row.left > 0 and not row.finished]
     return [row.result() for row in rows]
+
+
+def _opened(parts: Parts, ids: list[int]) -> list[int]:
+    """Put before a prompt what its model expects there; an empty one begins as the texts did in training."""
+    ids = framed(parts.tokenizer, ids, end=None)
+    while len(ids) > 1 and ids[-1] == parts.config.eos_id:
+        ids = ids[:-1]  # a frame may close the text, which is to go on
+    return ids or [next((i for i in (parts.config.eos_id, parts.config.start) if i is not None), 0)]
 
 
 class _Row:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from regard.checkpoints.hub import Place, locate
+from regard.checkpoints.load import model_config
+from regard.checkpoints.shards import Weights
 from regard.config import ModelConfig
 from regard.data.tokenizers import Tokenizer
 from regard.tasks.card import size_line
-from regard.tasks.folders import read_config, read_run
+from regard.tasks.folders import has_tokenizer, read_config, read_run
 from regard.tasks.preparation import Reading
 
 Data = str | Path | Sequence[str | Path]
@@ -46,13 +50,44 @@ def summary(record: Mapping[str, Any]) -> str:
     return f"{size_line(sizes['train'])} to train on, {size_line(sizes['valid'])} held out; {tokens}"
 
 
-def describe(run: str | Path) -> dict[str, dict[str, Any]]:
-    """Say what a run holds, in groups of names and values.
+def describe(
+    where: str | Path, *, revision: str | None = None, offline: bool | None = None
+) -> dict[str, dict[str, Any]]:
+    """Say what a run or a published model holds, in groups of names and values; no weight is read.
 
     Raises:
-        CheckpointError: the folder is not a run.
+        CheckpointError: the folder is neither, or damaged.
     """
-    folder = Path(run)
+    place = locate(where, revision=revision, offline=offline)
+    if place.file is None and (place.folder / "regard.json").is_file():
+        return _describe_run(place.folder)
+    return _describe_published(place)
+
+
+def _describe_published(place: Place) -> dict[str, dict[str, Any]]:
+    read_config(place.folder)  # says what is missing
+    with Weights(place.weights) as weights:
+        names = weights.names()
+        family, config = model_config(place.folder, names)
+        counts = Counter(str(weights.dtype(name)).removeprefix("torch.") for name in names)
+        files = {
+            "weights": ", ".join(path.name for path in weights.files), "bytes": weights.num_bytes,
+            "tensors": ", ".join(f"{count:,} {dtype}" for dtype, count in counts.most_common()),
+        }  # fmt: skip
+    tokens = Tokenizer.load(place.folder).vocab_size if has_tokenizer(place.folder) else None
+    came_from = {"id": place.id, "revision": place.revision, "folder": str(place.folder)}
+    return {
+        "model": {
+            "family": family.name if family else "regard", "weights": config.num_parameters(),
+            **{k: v for k, v in config.to_dict().items() if v not in (None, [])},
+        },
+        "tokenizer": {"tokens": tokens} if tokens else {"tokens": "none"},
+        "files": files,
+        "source": {k: v for k, v in came_from.items() if v is not None},
+    }  # fmt: skip
+
+
+def _describe_run(folder: Path) -> dict[str, dict[str, Any]]:
     record = read_run(folder)
     config, tokenizer = read_config(folder), Tokenizer.load(folder)
     result, sizes = record.get("result", {}), record.get("sizes", {})

@@ -27,6 +27,7 @@ from regard.tasks.base import (
     Task,
     Values,
     encode_texts,
+    framed,
     need,
 )
 from regard.tasks.metrics import score_texts
@@ -165,8 +166,7 @@ def translate(
     check_count("batch_tokens", batch_tokens, low=1, high=10**9)
     check_count("max_tokens", 1 if max_tokens is None else max_tokens, low=1, high=config.context)
     settings = SearchConfig(num_beams=beams, length_penalty=length_penalty, num_return=num_return)
-    eos = need(config.eos_id, "eos_id")
-    sources = [[*ids, eos] for ids in tokenizer.encode_batch(list(texts))]
+    sources = _encoded(parts, texts)
     for i, problem in _too_long(sources, config).items():
         raise DataError(f"text {i + 1} ({_excerpt(texts[i])!r}) {problem}")
     done: list[Translation | None] = [
@@ -186,7 +186,13 @@ def translate(
 
 def check_texts(parts: Parts, texts: Sequence[str]) -> dict[int, str]:
     """Find the texts that `translate` would refuse: the number of each, from 0, and what is wrong with it."""
-    return _too_long([[*ids, 0] for ids in parts.tokenizer.encode_batch(list(texts))], parts.config)
+    return _too_long(_encoded(parts, texts), parts.config)
+
+
+def _encoded(parts: Parts, texts: Sequence[str]) -> list[list[int]]:
+    """Give the ids of sources, with what their model expects around them."""
+    end = need(parts.config.eos_id, "eos_id")
+    return [framed(parts.tokenizer, ids, end=end) for ids in parts.tokenizer.encode_batch(list(texts))]
 
 
 def _search(parts: Parts, sources: Sequence[Sequence[int]], settings: SearchConfig) -> list[list[Hypothesis]]:
