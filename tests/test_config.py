@@ -42,7 +42,9 @@ def test_every_number_has_a_range(name: str) -> None:
 
 def test_every_numeric_field_is_in_the_table_of_ranges() -> None:
     ids = {"pad_id", "bos_id", "eos_id", "start_id"}
-    numeric = {name for name, hint in TYPES.items() if ("int" in hint or "float" in hint) and "tuple" not in hint}
+    numeric = {
+        name for name, hint in TYPES.items() if ("int" in hint or "float" in hint) and "tuple" not in hint
+    }
     assert numeric - ids == set(_LIMITS)
 
 
@@ -87,8 +89,6 @@ UNFIT = {
     "labels-of-numbers": ({"head": "tag", "labels": [1, 2]}, "list of strings"),
     "labels-as-text": ({"head": "tag", "labels": "ab"}, "list of strings"),
     "tag-both": ({"kind": "encoder-decoder", "head": "tag", "labels": ["a", "b"]}, "head='tag'"),
-    "headless-both": ({"kind": "encoder-decoder", "head": "none"}, "head='none'"),
-    "span-both": ({"kind": "encoder-decoder", "head": "span"}, "head='span'"),
     "transform": ({"head": "none", "head_transform": True}, "head_transform"),
     "pad": ({"pad_id": 20}, "pad_id=20 is outside the vocabulary of 20"),
     "bos": ({"bos_id": -1}, "bos_id=-1"),

@@ -60,7 +60,9 @@ class ModelConfig:
     context: int = 512
 
     position: PositionKind = "sinusoidal"
-    position_offset: int = 0  # rows of a learned table before the one of the first token, as in RoBERTa and BART
+    position_offset: int = (
+        0  # rows of a learned table before the one of the first token, as in RoBERTa and BART
+    )
     sinusoid_halves: bool = False  # all sines before all cosines, as in Marian
     rotary_base: float = 10_000.0
     rotary_window_base: float | None = None  # of the layers with a window; None: as rotary_base
@@ -316,7 +318,9 @@ def _check_effect(c: ModelConfig) -> None:
     if any(not 0 <= layer < c.num_layers for layer in c.global_layers):
         raise ConfigError(f"global_layers={list(c.global_layers)} must be 0 to {c.num_layers - 1}.")
     if c.rotary_scaling == "llama3" and c.rotary_context is None:
-        raise ConfigError("rotary_scaling='llama3' needs rotary_context, the context before it was stretched.")
+        raise ConfigError(
+            "rotary_scaling='llama3' needs rotary_context, the context before it was stretched."
+        )
     if c.rotary_scaling == "llama3" and c.rotary_low >= c.rotary_high:
         raise ConfigError(f"rotary_low={c.rotary_low:g} must be less than rotary_high={c.rotary_high:g}.")
 
@@ -339,8 +343,8 @@ def _check_fit(config: ModelConfig) -> None:
         raise ConfigError(
             f"num_decoder_layers is for kind='encoder-decoder', not {c.kind!r}; use num_layers."
         )
-    if c.head in ("tag", "span", "none") and c.kind == "encoder-decoder":
-        raise ConfigError(f"head={c.head!r} is for an encoder or decoder; an encoder-decoder has lm or classify.")
+    if c.head == "tag" and c.kind == "encoder-decoder":
+        raise ConfigError("head='tag' is for an encoder or decoder, not for kind='encoder-decoder'.")
     if c.head in ("classify", "tag") and not c.labels:
         raise ConfigError(f"head={c.head!r} needs labels.")
     if c.labels and c.head not in ("classify", "tag"):
@@ -388,6 +392,8 @@ def _parameter_counts(c: ModelConfig) -> dict[str, int]:
     return {
         "embedding": c.vocab_size * d * (2 if both and not c.share_embeddings else 1) + c.num_segments * d,
         "around": around * stacks,
-        "blocks": c.num_layers * block + (c.num_decoder_layers or 0) * cross_block - (0 if c.first_norm else norm * stacks),
+        "blocks": c.num_layers * block
+        + (c.num_decoder_layers or 0) * cross_block
+        - (0 if c.first_norm else norm * stacks),
         "head": head + (d * d + d if c.pooler else 0),
     }

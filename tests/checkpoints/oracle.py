@@ -75,8 +75,11 @@ def states(stack: Any, run: Any) -> tuple[Any, list[Tensor]]:
 
 @torch.no_grad()
 def check_stack(loaded: Loaded, theirs: Any, side: str, **kwargs: Any) -> None:
-    """Compare an encoder or a decoder on a padded batch: logits, every state, every attention weight."""
-    config = loaded.config
+    """Compare an encoder or a decoder on a padded batch: logits, every state, every attention weight.
+
+    `last_norm` is theirs, where the last of their states comes before it.
+    """
+    config, last_norm = loaded.config, kwargs.pop("last_norm", lambda state: state)
     ids, mask = padded((9, 4, 7), side, vocabulary=config.vocab_size, pad=config.pad_id or 0)
     # Where a family doesn't count padding itself, its users are told to give positions.
     given: dict[str, Any] = {"attention_mask": mask.long(), **kwargs.pop("theirs", {})}
@@ -89,7 +92,8 @@ def check_stack(loaded: Loaded, theirs: Any, side: str, **kwargs: Any) -> None:
     scores = expected.logits if "logits" in expected else expected.last_hidden_state
     per_token = scores.shape[:2] == ids.shape
     near(logits[mask] if per_token else logits, scores[mask] if per_token else scores, "logits")
-    for i, (a, b) in enumerate(zip(seen, expected.hidden_states, strict=True)):
+    theirs_seen = (*expected.hidden_states[:-1], last_norm(expected.hidden_states[-1]))
+    for i, (a, b) in enumerate(zip(seen, theirs_seen, strict=True)):
         near(a[mask], b[mask], f"state {i}")
     name = "decoder" if module.causal else "encoder"
     for i, weights in enumerate(expected.attentions):

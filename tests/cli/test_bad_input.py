@@ -246,7 +246,7 @@ def test_resume_needs_a_folder(here, capsys):
         (["evaluate", "nowhere", "text.txt"], "nowhere is not a run"),
         (["evaluate", "."], "requires"),
         (["evaluate", ".", "text.txt"], "is not a run"),
-        (["info"], "name a run's folder, or give --presets"),
+        (["info"], "name a run's folder or a model, or give --presets"),
         (["info", "nowhere"], "nowhere is not a run"),
         (["info", "text.txt"], "text.txt is not a run"),
         (["tokenize"], "give data and --out"),

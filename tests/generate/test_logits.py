@@ -154,6 +154,38 @@ def test_a_transform_leaves_its_input_alone_and_rows_apart(transform: L.Transfor
     assert not made.isnan().any()
 
 
+def test_a_run_is_forbidden_where_a_row_ends_with_its_beginning() -> None:
+    ids = torch.tensor([[5, 1, 2], [1, 2, 0], [-1, -1, 2]])
+    made = L.forbid_runs([[1, 2, 3], [2, 4], [0], [9, 9, 9, 9, 0]])(torch.zeros(3, 6), ids)
+    assert [kept(row[None]) for row in made] == [{1, 2, 5}, {1, 2, 3, 4, 5}, {1, 2, 3, 5}]
+    assert kept(L.forbid_runs([[1, 2]])(torch.zeros(1, 6), NO_IDS)) == set(range(6))
+    with pytest.raises(ConfigError, match="empty run"):
+        L.forbid_runs([[1], []])
+    with pytest.raises(ConfigError, match="token 7, but the vocabulary has 6"):
+        L.forbid_runs([[1, 7]])(torch.zeros(3, 6), ids)
+
+
+def test_forced_tokens_are_certain_and_only_where_they_shall_be() -> None:
+    given_logits, ids = torch.randn(2, 6), torch.zeros(2, 3, dtype=torch.long)
+    made = L.force([4, 1])(given_logits, ids)
+    assert kept(made) == {1, 4}
+    assert made[:, [1, 4]].eq(0).all()
+    assert torch.equal(L.only_at(3, L.force([4]))(given_logits, ids), L.force([4])(given_logits, ids))
+    assert L.only_at(2, L.force([4]))(given_logits, ids) is given_logits
+    with pytest.raises(ConfigError, match="has no token"):
+        L.force([])
+    with pytest.raises(ConfigError, match="force names token 6"):
+        L.force([6])(given_logits, ids)
+
+
+def test_what_is_left_is_normalised_anew() -> None:
+    left = L.forbid([0, 1])(torch.randn(2, 5).log_softmax(-1), NO_IDS)
+    assert torch.allclose(L.renormalise()(left, NO_IDS).exp().sum(-1), torch.ones(2))
+    nothing = torch.full((1, 5), NEVER)
+    assert torch.equal(L.renormalise()(nothing, NO_IDS), nothing)
+    assert len(L.penalties(SearchConfig(renormalise=True))) == 1
+
+
 def test_compose_applies_in_order_and_nothing_changes_nothing() -> None:
     logits = torch.tensor([[1.0, 2.0]])
     both = L.compose(L.logit_bias({0: 3.0}), L.top_k(1))

@@ -18,6 +18,7 @@ PUBLISHED = {
     "gpt2": 124_439_808, "gpt2-medium": 354_823_168, "gpt2-large": 774_030_080, "gpt2-xl": 1_557_611_200,
     "bert-base": 109_482_240, "bert-large": 335_141_888,  # BertModel: with the pooler, without the masked head
     "distilbert-base": 66_985_530, "roberta-base": 124_697_433, "roberta-large": 355_412_057,
+    "modernbert-base": 149_655_232, "modernbert-large": 395_881_664,
     "t5-small": 60_506_624, "t5-base": 222_903_552, "t5-v1_1-small": 76_961_152, "t5-v1_1-base": 247_577_856,
     "bart-base": 139_420_416, "bart-large": 406_291_456, "marian": 74_410_496,
     "llama-2-7b": 6_738_415_616, "llama-3-8b": 8_030_261_248, "mistral-7b": 7_241_732_096,
@@ -33,8 +34,6 @@ def masked_head(width: int, vocabulary: int) -> int:
 
 DIFFERENCES = {
     "bert-base": masked_head(768, 30_522), "bert-large": masked_head(1024, 30_522),
-    "roberta-base": -2 * 768, "roberta-large": -2 * 1024,  # two rows before position 0
-    "bart-base": -2 * 2 * 768, "bart-large": -2 * 2 * 1024,  # the same in both stacks
     "marian": -2 * 512 * 512 + 58_101,  # sinusoids are no weights, the output's bias is one
 }  # fmt: skip
 

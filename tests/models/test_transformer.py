@@ -144,7 +144,9 @@ def test_the_pooler_is_a_dense_layer_and_tanh() -> None:
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_an_encoder_decoder_classifies_by_the_last_token_of_the_shifted_source(side: str) -> None:
-    net = model(PLAIN["encoder-decoder"], head="classify", labels=("a", "b", "c"), pooler=True, pooling="last")
+    net = model(
+        PLAIN["encoder-decoder"], head="classify", labels=("a", "b", "c"), pooler=True, pooling="last"
+    )
     texts = rows(5, 3)
     ids, mask = pad(texts, side)
     for row, text in zip(net(ids, source_mask=mask), texts, strict=True):

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 from regard.checkpoints.configs import read_config, write_config
 from regard.checkpoints.families import FAMILIES
@@ -25,7 +27,7 @@ from regard.checkpoints.tables import Bound, Family, Head, Settings, bind
 from regard.checkpoints.transforms import SAME
 from regard.config import ModelConfig
 from regard.errors import CheckpointError, ConfigError, suggest
-from regard.models.transformer import Decoder, Encoder, EncoderDecoder, build
+from regard.models.transformer import Decoder, Encoder, EncoderDecoder, Stack, build
 
 __all__ = ["Loaded", "family_config", "load_model", "model_config", "save_model", "save_weights"]
 
@@ -98,7 +100,8 @@ def load_model(
         weights: another file or folder for the weights.
         device: where the model shall be.
         dtype: of its weights; None: fp32.
-        warn: takes a sentence about NaN or infinite weights.
+        warn: takes sentences: about weights that should be tied and differ, and, when the model is first used, about
+            NaN or infinite ones. Looking at every number of a file that is only mapped is what takes time.
 
     Raises:
         CheckpointError: weights are missing, unexpected or misshaped (one error lists all), the files are damaged, or
@@ -107,12 +110,12 @@ def load_model(
     with Weights(weights or folder, warn=warn) as stored:
         names = stored.names()
         family, config = model_config(folder, names)
-        with torch.device("meta"):
+        with torch.device("meta"), _NoDraws():
             module = build(config)
         own, wanted = module.state_dict(keep_vars=True), dtype or torch.float32
         rows, unused = _bound(family, config, own, names)
         _check(family, rows, stored, own, folder)
-        bad: list[str] = []
+        sources: dict[int, str] = {}
         tied = stored.tied()
         placed: dict[int, Tensor] = {}  # by the parameter's identity, which tied names share
         for row in rows:
@@ -131,12 +134,11 @@ def load_model(
                     warn(f"{folder}: {', '.join(row.theirs)} should be tied to other weights and differs from them; "
                          "those are used.")  # fmt: skip
                 continue
-            bad += [name for name, tensor in zip(row.theirs, theirs, strict=True) if not is_finite(tensor)]
             for name, tensor in zip(row.ours, ours, strict=True):
-                placed[id(own[name])] = tensor.to(device, wanted).contiguous()
-        if bad:
-            warn(f"{folder} holds NaN or infinite weights in {listed(bad)}; results will be of no use.")
+                placed[id(own[name])] = tensor.to(device, wanted)
+                sources[id(own[name])] = " and ".join(row.theirs)
     _assign(module, placed)
+    _check_when_used(module, {sources[key]: tensor for key, tensor in placed.items()}, folder, warn)
     sentences = sentence_settings(folder) if family else None
     return Loaded(module.to(device).eval(), config, family.name if family else None, tuple(unused), sentences)
 
@@ -281,12 +283,13 @@ def _check(
         if absent:
             continue
         covered |= {id(own[name]) for name in row.ours}
-        wanted = row.transform.to_theirs([own[name] for name in row.ours])
-        misshaped += [
-            f"{name} {stored.shape(name)} where the model has {tuple(tensor.shape)}"
-            for name, tensor in zip(row.theirs, wanted, strict=True)
-            if stored.shape(name) != tuple(tensor.shape)
-        ]
+        if _shapes(row, stored) != [tuple(own[name].shape) for name in row.ours]:
+            wanted = row.transform.to_theirs([own[name] for name in row.ours])
+            misshaped += [
+                f"{name} {stored.shape(name)} where the model has {tuple(tensor.shape)}"
+                for name, tensor in zip(row.theirs, wanted, strict=True)
+                if stored.shape(name) != tuple(tensor.shape)
+            ]
     theirs = {name: row for row in rows for name in row.ours}
     for group, names in tied.items():
         if group in covered:
@@ -304,6 +307,45 @@ def _check(
     if any(problems.values()):
         text = "; ".join(f"{what}: {', '.join(found)}" for what, found in problems.items() if found)
         raise CheckpointError(f"{folder}: these weights don't fit the model. {text}.")
+
+
+def _shapes(row: Bound, stored: Weights) -> list[tuple[int, ...]]:
+    """Give the shapes that a row's tensors would have here, without reading them; none where they can't be turned."""
+    try:
+        empty = [torch.empty(1).expand(stored.shape(name)) for name in row.theirs]
+        return [tuple(tensor.shape) for tensor in row.transform.to_ours(empty)]
+    except RuntimeError:
+        return []
+
+
+class _NoDraws(TorchFunctionMode):
+    """Leave out the drawing of fresh weights: there is no memory for them, and torch would import a compiler for it."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+def _check_when_used(
+    module: nn.Module, weights: Mapping[str, Tensor], folder: Path, warn: Callable[[str], None]
+) -> None:
+    """Name tensors with NaN or infinite values in a warning before the first stack of blocks runs."""
+    hooks: list[RemovableHandle] = []
+
+    def check(stack: nn.Module, inputs: Any) -> None:
+        if hooks:
+            for hook in hooks:
+                hook.remove()
+            hooks.clear()
+            bad = [name for name, tensor in weights.items() if not is_finite(tensor)]
+            if bad:
+                warn(f"{folder} holds NaN or infinite weights in {listed(bad)}; results will be of no use.")
+
+    hooks += [part.register_forward_pre_hook(check) for part in module.modules() if isinstance(part, Stack)]
 
 
 def _assign(module: nn.Module, placed: Mapping[int, Tensor]) -> None:

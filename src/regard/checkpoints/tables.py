@@ -119,7 +119,9 @@ class Family:
         prefix: what stands before the bare model's names in a class with a head ("bert.").
         optional: fields that hold where a tensor (without prefix) is there.
         renamed: (pattern, replacement) of names in older files.
-        unused: patterns of tensors that say nothing (tables of positions), or belong to a head that isn't loaded.
+        unused: patterns of tensors that say nothing (tables of positions), or belong to a head that isn't built here;
+            those of the classes in `heads` are known by their rows.
+        generation: keys of generation that a config.json of the years before generation_config.json leaves out.
     """
 
     name: str
@@ -131,6 +133,7 @@ class Family:
     optional: Mapping[str, str] = field(default_factory=dict)
     renamed: tuple[tuple[str, str], ...] = ()
     unused: tuple[str, ...] = ()
+    generation: Mapping[str, Any] = field(default_factory=dict)
 
     def current_name(self, name: str) -> str:
         """Give the name that a tensor of an older file has today."""
@@ -139,8 +142,12 @@ class Family:
         return name
 
     def is_unused(self, name: str) -> bool:
-        """Tell whether a tensor needs no place."""
-        return any(re.search(pattern, name) for pattern in self.unused)
+        """Tell whether a tensor needs no place, for one because it belongs to another of the family's classes."""
+        of_heads = {
+            their for head in self.heads.values() for row in head.rows for their in _tuple(row.theirs)
+        }
+        stem = next((name.removesuffix(leaf) for leaf in _LEAVES if name.endswith(leaf)), name)
+        return bool({name, stem} & of_heads) or any(re.search(pattern, name) for pattern in self.unused)
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ def beam_search(
         pad_id: fed in the place of hypotheses that have ended.
         config: how to search; `num_beams` may be 1 here.
         rows: the rows' numbers, for errors.
-        transforms: changes of the log-probabilities, which are not normalised again.
+        transforms: changes of the log-probabilities, which are not normalised after them.
         stop: ends a hypothesis like an end token, except that its last token stays.
 
     Raises:

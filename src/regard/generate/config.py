@@ -54,6 +54,8 @@ class SearchConfig:
             than the worst ended one (a running one could still win by growing where `length_penalty` > 0);
             "never", when no running one can get better than the worst ended one at any length up to
             `max_tokens`.
+        renormalise: whether a beam search makes probabilities of what forbidden tokens and penalties leave;
+            otherwise what is forbidden is lost to all.
 
     Raises:
         ConfigError: a value is out of range, or one would be ignored.
@@ -72,6 +74,7 @@ class SearchConfig:
     no_repeat_ngram: int = 0
     seed: int | None = None
     early_stopping: EarlyStopping = True
+    renormalise: bool = False
 
     def __post_init__(self) -> None:
         for name, (low, high) in _COUNTS.items():
@@ -90,6 +93,8 @@ class SearchConfig:
             raise ConfigError(
                 f"early_stopping={self.early_stopping!r} is not known; give True, False or 'never'."
             )
+        if not isinstance(self.renormalise, bool):
+            raise ConfigError(f"renormalise={self.renormalise!r} is not known; give True or False.")
         if self.min_tokens > self.max_tokens:
             raise ConfigError(
                 f"min_tokens={self.min_tokens} exceeds max_tokens={self.max_tokens}; "

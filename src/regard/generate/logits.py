@@ -21,14 +21,18 @@ __all__ = [
     "compose",
     "filters",
     "forbid",
+    "forbid_runs",
+    "force",
     "frequency_penalty",
     "logit_bias",
     "min_p",
     "no_repeat_ngram",
     "not_finite",
     "nothing_left",
+    "only_at",
     "penalties",
     "presence_penalty",
+    "renormalise",
     "repetition_penalty",
     "temperature",
     "top_k",
@@ -200,6 +204,63 @@ def forbid(tokens: Sequence[int]) -> Transform:
     return apply
 
 
+def forbid_runs(runs: Sequence[Sequence[int]]) -> Transform:
+    """Forbid each run's last token where a row ends with the tokens before it; always, where there are none."""
+    for run in runs:
+        if not run:
+            raise ConfigError("forbid_runs has an empty run; give at least one token each.")
+    single = forbid([run[0] for run in runs if len(run) == 1])
+    longer = [
+        torch.tensor([check_count("forbid_runs", t, low=0, high=_HUGE) for t in r])
+        for r in runs
+        if len(r) > 1
+    ]
+
+    def apply(logits: Tensor, ids: Tensor) -> Tensor:
+        logits = single(logits, ids)
+        for run in longer:
+            before, last = run[:-1].to(ids.device), int(run[-1])
+            if len(before) > ids.shape[-1]:
+                continue
+            _check_inside("forbid_runs", run.tolist(), logits.shape[-1])
+            ending = (ids[:, -len(before) :] == before).all(-1, keepdim=True)
+            column = torch.where(ending, _NEVER, logits[:, last : last + 1])
+            logits = logits.index_copy(-1, torch.tensor([last], device=logits.device), column)
+        return logits
+
+    return apply
+
+
+def force(tokens: Sequence[int]) -> Transform:
+    """Allow these tokens alone, each at 0: the log-probability of what is certain."""
+    allowed = [check_count("force", token, low=0, high=_HUGE) for token in tokens]
+    if not allowed:
+        raise ConfigError("force has no token, which leaves none; give at least one.")
+
+    def apply(logits: Tensor, ids: Tensor) -> Tensor:
+        _check_inside("force", allowed, logits.shape[-1])
+        never = torch.full_like(logits, _NEVER)
+        return never.index_fill(-1, torch.tensor(allowed, device=logits.device), 0.0)
+
+    return apply
+
+
+def only_at(length: int, transform: Transform) -> Transform:
+    """Apply a transform where the rows, prompt and padding counted, have just this many tokens."""
+    check_count("only_at", length, low=0, high=_HUGE)
+    return lambda logits, ids: transform(logits, ids) if ids.shape[-1] == length else logits
+
+
+def renormalise() -> Transform:
+    """Make log-probabilities of what earlier transforms left; a row without any token stays as it is."""
+
+    def apply(logits: Tensor, ids: Tensor) -> Tensor:
+        empty = logits.amax(-1, keepdim=True) == _NEVER
+        return torch.where(empty, logits, logits.log_softmax(-1))
+
+    return apply
+
+
 def logit_bias(bias: Mapping[int, float]) -> Transform:
     """Add to the logits of the given tokens; -inf forbids one."""
     for token, value in bias.items():
@@ -219,12 +280,14 @@ def logit_bias(bias: Mapping[int, float]) -> Transform:
 
 
 def penalties(config: SearchConfig) -> list[Transform]:
-    """List the transforms of `config` that every search applies: the repetition penalty, then the n-grams."""
+    """List the transforms of `config` that every search applies: repetition penalty, n-grams, normalising anew."""
     chosen: list[Transform] = []
     if config.repetition_penalty != 1:
         chosen.append(repetition_penalty(config.repetition_penalty))
     if config.no_repeat_ngram:
         chosen.append(no_repeat_ngram(config.no_repeat_ngram))
+    if config.renormalise:
+        chosen.append(renormalise())
     return chosen
 
 

@@ -46,7 +46,8 @@ def search(
     and a sample depends only on the seed, the row's own number and its prompt.
 
     Where logits are changed (`repetition_penalty`, `transforms`), greedy search and sampling change the
-    model's logits and a beam search its log-probabilities, which are not normalised again.
+    model's logits and a beam search its log-probabilities, which are normalised again only with
+    `config.renormalise`.
 
     Args:
         state: a fresh state of the model, of as many rows as `first_ids`; it is used up.

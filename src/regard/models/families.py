@@ -34,7 +34,8 @@ _GPT2: Settings = {
 }  # fmt: skip
 
 # Devlin et al. 2018, arXiv:1810.04805, section 3, and google-research/bert's bert_config.json (uncased).
-# bos_id is [CLS] and eos_id is [SEP]. The second task's two-way output (next sentence) is no part of it.
+# bos_id is [CLS] and eos_id is [SEP]. The second task's two-way output (next sentence) is no part of it; the pooler
+# below that output is.
 _BERT: Settings = {
     "kind": "encoder", "vocab_size": 30_522, "context": 512,
     "position": "learned", "norm": "layernorm", "norm_placement": "post", "norm_eps": 1e-12,
@@ -44,16 +45,26 @@ _BERT: Settings = {
     "pad_id": 0, "bos_id": 101, "eos_id": 102,
 }  # fmt: skip
 
-# Liu et al. 2019, arXiv:1907.11692, and roberta-base's config.json. Positions are stored from row 2 on, after
-# a row that is never used and one for padding; here they begin at row 0. One segment, added to every token.
+# Liu et al. 2019, arXiv:1907.11692, and roberta-base's config.json. Positions begin at row 2 of their table, after a
+# row that is never used and one for padding. One segment, added to every token.
 _ROBERTA: Settings = {
-    **_BERT, "vocab_size": 50_265, "norm_eps": 1e-5, "num_segments": 1, "pooler": False,
+    **_BERT, "vocab_size": 50_265, "position_offset": 2, "norm_eps": 1e-5, "num_segments": 1, "pooler": False,
     "pad_id": 1, "bos_id": 0, "eos_id": 2,
 }  # fmt: skip
 
+# Warner et al. 2024, arXiv:2412.13663, section 2.1 and table 4: layers 0, 3, 6, ... see everything, the others 64
+# tokens to either side.
+_MODERNBERT: Settings = {
+    "kind": "encoder", "vocab_size": 50_368, "context": 8192, "position": "rotary", "rotary_base": 160_000.0,
+    "rotary_window_base": 10_000.0, "window": 65, "norm": "layernorm", "norm_placement": "pre", "norm_bias": False,
+    "first_norm": False, "embedding_norm": True, "activation": "gelu", "gated": True, "bias": False,
+    "head": "lm", "head_transform": True, "output_bias": True, "init_std": 0.02,
+    "pad_id": 50_283, "bos_id": 50_281, "eos_id": 50_282,
+}  # fmt: skip
+
 # Raffel et al. 2020, arXiv:1910.10683, section 2.1, and t5-small's and t5-base's config.json. The scores are
-# the final states times width^-1/2 times the embedding; here that factor belongs into the weight of the
-# decoder's last norm.
+# the final states times width^-1/2 times the embedding. The context is the one it was trained with: relative
+# positions have no last one.
 _T5: Settings = {
     "kind": "encoder-decoder", "vocab_size": 32_128, "context": 512,
     "position": "t5", "relative_buckets": 32, "relative_distance": 128,
@@ -66,20 +77,18 @@ _T5: Settings = {
 # without the factor of width^-1/2. FLAN-T5 (arXiv:2210.11416) has the same sizes.
 _T5_V1_1: Settings = {**_T5, "activation": "gelu_tanh", "gated": True, "tie_embeddings": False}
 
-# Lewis et al. 2019, arXiv:1910.13461, section 2.1, and bart-base's and bart-large's config.json. Positions
-# are stored from row 2 on in both stacks; here they begin at row 0.
+# Lewis et al. 2019, arXiv:1910.13461, section 2.1, and bart-base's and bart-large's config.json.
 _BART: Settings = {
     "kind": "encoder-decoder", "vocab_size": 50_265, "context": 1024,
-    "position": "learned", "norm": "layernorm", "norm_placement": "post", "embedding_norm": True,
+    "position": "learned", "position_offset": 2, "norm": "layernorm", "norm_placement": "post", "embedding_norm": True,
     "activation": "gelu", "dropout": 0.1, "attention_dropout": 0.1, "ffn_dropout": 0.1, "init_std": 0.02,
     "pad_id": 1, "bos_id": 0, "eos_id": 2, "start_id": 2,
 }  # fmt: skip
 
 # Junczys-Dowmunt et al. 2018, arXiv:1804.00344, and opus-mt-en-de's config.json (other pairs have other
-# vocabularies). Its sinusoids have all sines before all cosines, so the width's coordinates come in another
-# order.
+# vocabularies).
 _MARIAN: Settings = {
-    **_TRANSFORMER, "vocab_size": 58_101, "width": 512, "num_heads": 8, "context": 512,
+    **_TRANSFORMER, "vocab_size": 58_101, "width": 512, "num_heads": 8, "context": 512, "sinusoid_halves": True,
     "activation": "silu", "output_bias": True, "dropout": 0.1, "init_std": 0.02,
     "pad_id": 58_100, "bos_id": None, "eos_id": 0, "start_id": 58_100,
 }  # fmt: skip
@@ -134,8 +143,16 @@ PRESETS: Final[dict[str, Settings]] = {
     },
     "roberta-base": {**_ROBERTA, "width": 768, "num_layers": 12, "num_heads": 12},
     "roberta-large": {**_ROBERTA, "width": 1024, "num_layers": 24, "num_heads": 16},
-    "t5-small": {**_T5, "width": 512, "num_layers": 6, "num_heads": 8},
-    "t5-base": {**_T5, "width": 768, "num_layers": 12, "num_heads": 12},
+    "modernbert-base": {
+        **_MODERNBERT, "width": 768, "num_layers": 22, "num_heads": 12, "ffn_width": 1152,
+        "global_layers": list(range(0, 22, 3)),
+    },
+    "modernbert-large": {
+        **_MODERNBERT, "width": 1024, "num_layers": 28, "num_heads": 16, "ffn_width": 2624,
+        "global_layers": list(range(0, 28, 3)),
+    },
+    "t5-small": {**_T5, "width": 512, "num_layers": 6, "num_heads": 8, "output_scale": 512**-0.5},
+    "t5-base": {**_T5, "width": 768, "num_layers": 12, "num_heads": 12, "output_scale": 768**-0.5},
     "t5-v1_1-small": {
         **_T5_V1_1, "width": 512, "num_layers": 8, "num_heads": 6, "head_size": 64, "ffn_width": 1024,
     },
@@ -208,7 +225,8 @@ def preset(name: str, **overrides: Any) -> ModelConfig:
     """Give the configuration of a published model, or of one of ours, with some settings changed.
 
     A setting that the preset leaves to ModelConfig is derived anew: `preset("gpt2", width=384)` has smaller
-    heads and a narrower feed-forward. Another `vocab_size` usually comes with the tokenizer's `pad_id`,
+    heads and a narrower feed-forward. With fewer layers, those that ignore the window are the ones that are left.
+    Another `vocab_size` usually comes with the tokenizer's `pad_id`,
     `bos_id` and `eos_id`.
 
     Raises:
@@ -221,7 +239,10 @@ def preset(name: str, **overrides: Any) -> ModelConfig:
     if name not in PRESETS:
         hint = suggest(name, PRESETS) or f"There are {', '.join(PRESETS)}."
         raise ConfigError(f"unknown preset {name!r}; {hint}")
-    return ModelConfig.from_dict({**PRESETS[name], **overrides})
+    settings = {**PRESETS[name], **overrides}
+    if "num_layers" in overrides and "global_layers" not in overrides and "global_layers" in settings:
+        settings["global_layers"] = [i for i in settings["global_layers"] if i < settings["num_layers"]]
+    return ModelConfig.from_dict(settings)
 
 
 def presets_for(kind: Kind) -> tuple[str, ...]:

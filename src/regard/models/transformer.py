@@ -33,7 +33,9 @@ class Stack(nn.Module):
         everywhere = config.global_layers
         self.windows = [None if i in everywhere else config.window for i in range(num_layers)]
         self.window_position = (
-            make_position(config, bidirectional=not causal, windowed=True) if config.rotary_window_base else None
+            make_position(config, bidirectional=not causal, windowed=True)
+            if config.rotary_window_base
+            else None
         )
         self.blocks = nn.ModuleList(
             Block(config, name=f"{name}.{i}", cross=cross, cross_name=f"cross.{i}", first=i == 0)
@@ -70,9 +72,7 @@ class Stack(nn.Module):
 
 
 class Head(nn.Module):
-    """Turn final states into what is asked: scores of every token of the vocabulary, of every label, or of the places
-    where an answer starts and ends.
-    """
+    """Score, from final states, every token of the vocabulary, every label, or an answer's start and end."""
 
     def __init__(self, config: ModelConfig, embedding: nn.Embedding) -> None:
         super().__init__()
@@ -263,17 +263,22 @@ class EncoderDecoder(nn.Module):
         source_mask: Bool[Tensor, "B S"] | None = None,
         target_mask: Bool[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B ..."]:
-        """Give the scores of each next target token (B, T, V), or of each class (B, L), as the head is.
+        """Give what the head is for.
 
-        To classify, the decoder reads the source too, one token later, and its state at the last token stands for the
-        text (BART, arXiv:1910.13461, section 3.1); that takes no target.
+        Scores of each next target token (B, T, V), of classes (B, L), of an answer's start and end in the source
+        (B, S, 2), or, without a head, the states (B, T, D).
+
+        To classify or to find an answer the decoder reads the source too, one token later, and takes no target; a
+        class is chosen by its state at the last token (BART, arXiv:1910.13461, section 3.1).
 
         Raises:
-            ConfigError: there is no target and no classes, or both.
+            ConfigError: there is a target where none is taken, or none where one is needed.
         """
         classify = self.config.head == "classify"
-        if classify != (target is None):
-            raise ConfigError("a model with classes takes no target; any other encoder-decoder needs one.")
+        if (classify or self.config.head == "span") != (target is None):
+            raise ConfigError(
+                "an encoder-decoder that classifies or finds answers takes no target; any other needs one."
+            )
         if target is None:
             target, target_mask = self.shifted(source, source_mask), source_mask
         hidden = self.hidden(source, target, source_mask=source_mask, target_mask=target_mask)

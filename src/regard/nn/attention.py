@@ -225,9 +225,14 @@ class Attention(nn.Module):
         self.key = nn.Linear(width, self.num_kv_heads * self.head_size, bias=bias)
         self.value = nn.Linear(width, self.num_kv_heads * self.head_size, bias=bias)
         self.output = nn.Linear(self.num_heads * self.head_size, width, bias=config.bias)
+
         # Henry et al. 2020, arXiv:2010.04245: scores that can't explode
         def norm() -> nn.Module | None:
-            return RMSNorm(self.head_size, config.norm_eps, config.norm_offset) if config.query_key_norm else None
+            return (
+                RMSNorm(self.head_size, config.norm_eps, config.norm_offset)
+                if config.query_key_norm
+                else None
+            )
 
         self.query_norm, self.key_norm = norm(), norm()
         self.scale, self.softcap, self.dropout = (

@@ -24,7 +24,13 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, config: ModelConfig, *, name: str, cross: bool = False, cross_name: str = "", first: bool = False
+        self,
+        config: ModelConfig,
+        *,
+        name: str,
+        cross: bool = False,
+        cross_name: str = "",
+        first: bool = False,
     ) -> None:
         super().__init__()
         self.placement = config.norm_placement
@@ -56,11 +62,15 @@ class Block(nn.Module):
         """Apply the sublayers in turn (parallel: at once); `memory` is the encoder's output, where there is one."""
 
         def attend(y: Tensor) -> Tensor:
-            return self.dropout(self.attention_norm_out(self.attention(y, mask=mask, terms=terms, cache=cache)))
+            return self.dropout(
+                self.attention_norm_out(self.attention(y, mask=mask, terms=terms, cache=cache))
+            )
 
         def look_up(y: Tensor) -> Tensor:
             assert self.cross is not None
-            return self.dropout(self.cross_norm_out(self.cross(y, memory, mask=memory_mask, cache=cross_cache)))
+            return self.dropout(
+                self.cross_norm_out(self.cross(y, memory, mask=memory_mask, cache=cross_cache))
+            )
 
         def transform(y: Tensor) -> Tensor:
             return self.dropout(self.feed_forward_norm_out(self.feed_forward(y)))

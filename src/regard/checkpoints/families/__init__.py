@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from regard.checkpoints.families import decoders
+from regard.checkpoints.families import decoders, encoder_decoders, encoders, modernbert
 from regard.checkpoints.tables import Family
 
-FAMILIES: dict[str, Family] = {family.name: family for group in (decoders.ALL,) for family in group}
+_GROUPS = (decoders.ALL, encoder_decoders.ALL, encoders.ALL, modernbert.ALL)
+FAMILIES: dict[str, Family] = {family.name: family for group in _GROUPS for family in group}
 """Every table, by model_type."""
