@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -16,6 +17,7 @@ from regard.checkpoints.load import save_model
 from regard.config import ModelConfig
 from regard.data.tokenizers import Tokenizer
 from regard.errors import ConfigError
+from regard.generate.published import Published, search_config
 from regard.runs import train
 from regard.tasks.base import Parts
 from regard.tasks.folders import need_tokenizer, open_model
@@ -73,7 +75,14 @@ class Model:
             CheckpointError: there is no tokenizer.
         """
         where = "this model" if self.place is None else self.place.folder
-        return Parts(self.module, need_tokenizer(self.tokenizer, where), self.config)
+        return Parts(self.module, need_tokenizer(self.tokenizer, where), self.config, self._published)
+
+    @cached_property
+    def _published(self) -> Published | None:
+        """Read how a published model is meant to write; what is trained here has the verbs' defaults."""
+        if self.place is None or self.family is None or (self.place.folder / "regard.json").is_file():
+            return None
+        return search_config(self.place.folder, self.config)
 
     def save(self, folder: str | Path, *, family: str | None = None) -> str | None:
         """Write a model directory: as the published family does that has this model, else as ours.

@@ -29,8 +29,10 @@ def command(
     *,
     input: Annotated[Path | None, Parameter(name="--input")] = None,  # noqa: A002
     output: Path | None = None,
-    beams: Count = 4,
-    length_penalty: float = 1.0,
+    beams: OptionalCount = None,
+    length_penalty: float | None = None,
+    source_language: str | None = None,
+    target_language: str | None = None,
     n_best: Count = 1,
     max_tokens: OptionalCount = None,
     encoding: str = "utf-8",
@@ -54,9 +56,13 @@ def command(
     output
         The file to write.
     beams
-        Hypotheses kept at each step; 1 is greedy, and faster.
+        Hypotheses kept at each step; 1 is greedy, and faster. Unset: what the model was published with, or 4.
     length_penalty
-        Larger favours longer translations.
+        Larger favours longer translations. Unset: what the model was published with, or 1.
+    source_language
+        The code of the texts' language, for a model that has such codes (en_XX).
+    target_language
+        The code of the language to translate into (ro_RO, fra).
     n_best
         How many translations to show for each text, with their scores.
     max_tokens
@@ -78,14 +84,17 @@ def command(
         raise ConfigError("--n-best is for texts and standard input; a file gets one translation a line.")
     if input is None and skip_bad_rows:
         raise ConfigError("--skip-bad-rows is for --input.")
-    if n_best > beams >= 1:
+    if beams is not None and n_best > beams >= 1:
         raise ConfigError(f"--n-best {n_best} is more than --beams {beams}; raise --beams or lower --n-best.")
     from regard.model import load
     from regard.tasks.translate import translate_stream
 
     out = Output(json)
     model = load(run, device=device)
-    settings = {"beams": beams, "length_penalty": length_penalty, "max_tokens": max_tokens}
+    settings = {
+        "beams": beams, "length_penalty": length_penalty, "max_tokens": max_tokens,
+        "source_language": source_language, "target_language": target_language,
+    }  # fmt: skip
     model.translate([], num_return=n_best, **settings)  # refuses what can't be before any text is read
     if input is not None and output is not None:
         _bulk(out, model, input, output, settings, encoding=encoding, skip_bad_rows=skip_bad_rows)

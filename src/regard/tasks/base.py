@@ -19,6 +19,8 @@ from regard.errors import ConfigError, DataError, suggest
 if TYPE_CHECKING:
     from torch import nn
 
+    from regard.generate.published import Published
+
 Values = Mapping[str, Any]
 Stores = dict[str, TokenStore]
 Stop = Callable[[], bool]
@@ -26,11 +28,15 @@ Stop = Callable[[], bool]
 
 @dataclass(frozen=True)
 class Parts:
-    """Hold what a task works with: a network, its tokenizer and its configuration."""
+    """Hold what a task works with: a network, its tokenizer, its configuration, and how it is meant to write.
+
+    `published` is None for a model of ours, whose verbs have defaults of their own.
+    """
 
     module: nn.Module
     tokenizer: Tokenizer
     config: ModelConfig
+    published: Published | None = None
 
     @property
     def device(self) -> Any:

@@ -12,7 +12,7 @@ from regard.checkpoints.files import atomic_file
 from regard.config import ModelConfig
 from regard.tasks.generate import generate
 from regard.tasks.registry import get_task
-from regard.tasks.translate import translate
+from regard.tasks.translate import BEAMS
 
 _USES = {
     "translate": 'regard translate {run} "text"',
@@ -33,7 +33,8 @@ def generation_config(task: str, config: ModelConfig) -> dict[str, Any] | None:
     if task == "translate":
         values |= {
             "do_sample": False,
-            **_defaults(translate, num_beams="beams", length_penalty="length_penalty"),
+            "num_beams": BEAMS,
+            "length_penalty": 1.0,
         }
     elif task == "generate":
         values |= {

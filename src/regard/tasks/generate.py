@@ -33,7 +33,7 @@ from regard.tasks.base import (
     framed,
     text_store,
 )  # fmt: skip
-from regard.tasks.verbs import check_verb, never_written
+from regard.tasks.verbs import check_verb, ends, never_written
 from regard.training.loss import sequence_loss, validation_loss
 
 _WINDOW_STEP = 0x9E3779B97F4A7C15  # sets the random streams of a text's windows apart
@@ -317,8 +317,8 @@ def _write_window(parts: Parts, rows: Sequence[_Row], settings: SearchConfig) ->
     with torch.inference_mode():
         state = parts.module.start(batch=len(rows))  # type: ignore[operator]
         found = search(
-            state, ids, key_mask=mask, eos_id=config.eos_id, pad_id=pad, config=settings,
-            rows=[row.number for row in rows], transforms=[forbid(never_written(parts.tokenizer, config))],
+            state, ids, key_mask=mask, eos_id=ends(parts), pad_id=pad, config=settings,
+            rows=[row.number for row in rows], transforms=[forbid(never_written(parts))],
             on_token=lambda place, token: rows[place].writer.add(token), stop=full,
         )  # fmt: skip
     for row, (best,), room in zip(rows, found, rooms, strict=True):

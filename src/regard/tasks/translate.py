@@ -13,9 +13,9 @@ from regard.config import Kind, ModelConfig
 from regard.data.objectives import Translate
 from regard.data.store import TokenStore
 from regard.data.tokenizers import Tokenizer
-from regard.errors import DataError
+from regard.errors import ConfigError, DataError
 from regard.generate.config import Hypothesis, SearchConfig, check_count
-from regard.generate.logits import forbid
+from regard.generate.logits import Transform, forbid, force, only_at
 from regard.generate.search import search
 from regard.tasks.base import (
     DataSize,
@@ -31,7 +31,10 @@ from regard.tasks.base import (
     need,
 )
 from regard.tasks.metrics import score_texts
-from regard.tasks.verbs import check_verb, never_written
+from regard.tasks.verbs import check_verb, ends, never_written
+
+BEAMS = 4
+"""Hypotheses kept at each step where neither the user nor the model says how many."""
 
 _LENGTH_STEP = 16
 
@@ -132,9 +135,11 @@ def translate(
     parts: Parts,
     texts: Sequence[str],
     *,
-    beams: int = 4,
-    length_penalty: float = 1.0,
+    beams: int | None = None,
+    length_penalty: float | None = None,
     num_return: int = 1,
+    source_language: str | None = None,
+    target_language: str | None = None,
     max_tokens: int | None = None,
     batch_tokens: int = 8192,
     on_done: Callable[[int], None] = lambda count: None,
@@ -147,9 +152,12 @@ def translate(
     Args:
         parts: an encoder-decoder and its tokenizer.
         texts: each must fit the model's context.
-        beams: 1 is greedy.
-        length_penalty: scores are divided by length to this power; larger favours longer texts.
+        beams: 1 is greedy; None: what the model was published with, or 4.
+        length_penalty: scores are divided by length to this power; larger favours longer texts. None: what the model
+            was published with, or 1.
         num_return: how many candidates each text gets, at most `beams`; fewer where fewer exist.
+        source_language: the code of the texts' language, for a model that has such codes ("en_XX").
+        target_language: the code of the language to translate into ("ro_RO", "fra").
         max_tokens: the longest translation, its end token included, at most the context; None: some 20 to 50
             more than twice the source, within the context.
         batch_tokens: source tokens times beams in memory at once.
@@ -161,12 +169,12 @@ def translate(
     """
     config, tokenizer = parts.config, parts.tokenizer
     check_verb(config, "translate")
-    check_count("beams", beams, low=1, high=10_000)
-    check_count("num_return", num_return, low=1, high=beams)
+    settings, begin = _settings(parts, beams, length_penalty, num_return), None
     check_count("batch_tokens", batch_tokens, low=1, high=10**9)
     check_count("max_tokens", 1 if max_tokens is None else max_tokens, low=1, high=config.context)
-    settings = SearchConfig(num_beams=beams, length_penalty=length_penalty, num_return=num_return)
-    sources = _encoded(parts, texts)
+    if target_language is not None:
+        source_language, begin = _languages(tokenizer, source_language, target_language)
+    sources = _encoded(parts, texts, source_language)
     for i, problem in _too_long(sources, config).items():
         raise DataError(f"text {i + 1} ({_excerpt(texts[i])!r}) {problem}")
     done: list[Translation | None] = [
@@ -175,9 +183,11 @@ def translate(
     waiting = [i for i, result in enumerate(done) if result is None]
     if len(waiting) < len(done):
         on_done(len(done) - len(waiting))
-    for rows in _by_length(sources, waiting, max(1, batch_tokens // beams)):
+    for rows in _by_length(sources, waiting, max(1, batch_tokens // settings.num_beams)):
         usual = min(config.context, 2 * _LENGTH_STEP * _length_class(sources[rows[0]]) + 20)
-        found = _search(parts, [sources[i] for i in rows], replace(settings, max_tokens=max_tokens or usual))
+        found = _search(
+            parts, [sources[i] for i in rows], replace(settings, max_tokens=max_tokens or usual), begin
+        )
         for i, hypotheses in zip(rows, found, strict=True):
             done[i] = _translation(hypotheses, len(sources[i]), tokenizer)
         on_done(len(rows))
@@ -189,15 +199,56 @@ def check_texts(parts: Parts, texts: Sequence[str]) -> dict[int, str]:
     return _too_long(_encoded(parts, texts), parts.config)
 
 
-def _encoded(parts: Parts, texts: Sequence[str]) -> list[list[int]]:
+def _encoded(parts: Parts, texts: Sequence[str], language: str | None = None) -> list[list[int]]:
     """Give the ids of sources, with what their model expects around them."""
-    end = need(parts.config.eos_id, "eos_id")
-    return [framed(parts.tokenizer, ids, end=end) for ids in parts.tokenizer.encode_batch(list(texts))]
+    end, tokenizer = need(parts.config.eos_id, "eos_id"), parts.tokenizer
+    return [framed(tokenizer, ids, end=end, language=language) for ids in tokenizer.encode_batch(list(texts))]
 
 
-def _search(parts: Parts, sources: Sequence[Sequence[int]], settings: SearchConfig) -> list[list[Hypothesis]]:
-    """Pad sources on the right to one batch, and search."""
-    config = parts.config
+def _settings(parts: Parts, beams: int | None, length_penalty: float | None, num_return: int) -> SearchConfig:
+    """Join what was asked for with what the model was published with; a translation is never a sample."""
+    if parts.published is None:
+        settings = SearchConfig(num_beams=BEAMS)
+    else:
+        settings = replace(
+            parts.published.config, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, num_return=1, min_tokens=0
+        )
+    beams = settings.num_beams if beams is None else beams
+    check_count("beams", beams, low=1, high=10_000)
+    check_count("num_return", num_return, low=1, high=beams)
+    penalty = settings.length_penalty if length_penalty is None else length_penalty
+    return replace(settings, num_beams=beams, length_penalty=penalty, num_return=num_return)
+
+
+def _languages(tokenizer: Tokenizer, source: str | None, target: str) -> tuple[str | None, int | None]:
+    """Give the language of the source's frame and the token that a translation begins with.
+
+    Models with one language on the target's side name it in the frame of the source (Marian); others begin the
+    target with it (mBART).
+    """
+    if any(tokenizer.token_to_id(name) is not None for name in (f">>{target}<<", target)):
+        begin = tokenizer.token_to_id(target)
+        if begin is not None and not target.startswith(">>"):
+            return source, begin
+    if source is not None:
+        raise ConfigError(
+            f"source_language={source!r} has no effect: this model names only the target's language."
+        )
+    return target, None  # the tokenizer says which codes it has, if it hasn't this one
+
+
+def _search(
+    parts: Parts, sources: Sequence[Sequence[int]], settings: SearchConfig, begin: int | None
+) -> list[list[Hypothesis]]:
+    """Pad sources on the right to one batch, and search; `begin` is the token that each target begins with."""
+    config, own = parts.config, parts.published
+    transforms: list[Transform] = [forbid(never_written(parts))]
+    if own is not None:
+        own = own if begin is None else replace(own, first=begin)
+        # What must come first or last may be a special token, which else is never written.
+        transforms += own.transforms(settings)
+    elif begin is not None:
+        transforms.append(only_at(1, force([begin])))
     pad, lengths = need(config.pad_id, "pad_id"), torch.tensor([len(ids) for ids in sources])
     batch = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in sources], True, pad)
     mask = None
@@ -207,8 +258,7 @@ def _search(parts: Parts, sources: Sequence[Sequence[int]], settings: SearchConf
         state = parts.module.start(source=batch.to(parts.device), source_mask=mask)  # type: ignore[operator]
         first = torch.full((len(sources), 1), need(config.start, "start_id"), device=parts.device)
         return search(
-            state, first, eos_id=config.eos_id, pad_id=pad, config=settings,
-            transforms=[forbid(never_written(parts.tokenizer, config))],
+            state, first, eos_id=ends(parts), pad_id=pad, config=settings, transforms=transforms,
         )  # fmt: skip
 
 

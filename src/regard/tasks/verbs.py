@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from regard.config import ModelConfig
-from regard.data.tokenizers import Tokenizer
 from regard.errors import ConfigError
+from regard.tasks.base import Parts
 
 _TAKES = {"translate": "an encoder-decoder", "generate": "a decoder with a head over its vocabulary"}
 
@@ -31,11 +31,19 @@ def check_verb(config: ModelConfig, verb: str) -> None:
     raise ConfigError(f"this model is {kind}{head} and can't {verb}, which takes {_TAKES[verb]}; {instead}.")
 
 
-def never_written(tokenizer: Tokenizer, config: ModelConfig) -> list[int]:
+def ends(parts: Parts) -> tuple[int, ...]:
+    """List the ids that end a text: what the model was published with, or its one end token."""
+    if parts.published is not None:
+        return parts.published.eos
+    return () if parts.config.eos_id is None else (parts.config.eos_id,)
+
+
+def never_written(parts: Parts) -> list[int]:
     """List the ids that no search may choose.
 
-    They are the special tokens but for the one that ends a text, and what a model has beyond its tokenizer:
-    sentinels and rows that only fill its table up.
+    They are the special tokens but for those that end a text, and what a model has beyond its tokenizer: sentinels and
+    rows that only fill its table up.
     """
-    marks = {i for i in tokenizer.special_ids if i != config.eos_id and i < config.vocab_size}
-    return [*sorted(marks), *range(tokenizer.vocab_size, config.vocab_size)]
+    tokenizer, size = parts.tokenizer, parts.config.vocab_size
+    marks = {i for i in tokenizer.special_ids if i not in ends(parts) and i < size}
+    return [*sorted(marks), *range(tokenizer.vocab_size, size)]
