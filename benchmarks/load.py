@@ -4,7 +4,8 @@ Each model has its published size and random weights, written once as its family
 measurement is a process of its own that has imported its library before the clock starts; the clock covers one call,
 `regard.load` against `from_pretrained`, and then both run one short text, so that weights which are only mapped are
 paid for in the memory, and in `first_text`, the seconds to the end of that text. Memory is the process's largest
-resident size less what it had before the call, in MiB. The files are in the page cache for both.
+resident size, `peak`, and `added`, that less what the process had before the call, both in MiB. The files are in the
+page cache for both.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def main() -> None:
         return
     found = {name: compare(name, options.rounds, options.seed) for name in options.models}
     for name, sides in found.items():
-        line = ", ".join(f"{what} {sides['ratios'][what]:.2f}" for what in ("seconds", "first_text", "mib"))
+        line = ", ".join(f"{what} {sides['ratios'][what]:.2f}" for what in ("seconds", "first_text", "peak", "added"))
         print(f"{name}: theirs over ours: {line}", file=sys.stderr)
     worst = min(found, key=lambda name: found[name]["ratios"]["seconds"])
     result = summarize(
@@ -136,8 +137,8 @@ def measure(side: str, name: str, folder: str) -> dict[str, float]:
         else:
             model(input_ids=ids, decoder_input_ids=ids)
     text = time.perf_counter() - began
-    mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    return {"seconds": seconds, "first_text": text, "mib": mib}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"seconds": seconds, "first_text": text, "peak": peak / 1024, "added": (peak - before) / 1024}
 
 
 if __name__ == "__main__":
