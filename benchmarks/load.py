@@ -63,7 +63,9 @@ def main() -> None:
         return
     found = {name: compare(name, options.rounds, options.seed) for name in options.models}
     for name, sides in found.items():
-        line = ", ".join(f"{what} {sides['ratios'][what]:.2f}" for what in ("seconds", "first_text", "peak", "added"))
+        line = ", ".join(
+            f"{what} {sides['ratios'][what]:.2f}" for what in ("seconds", "first_text", "peak", "added")
+        )
         print(f"{name}: theirs over ours: {line}", file=sys.stderr)
     worst = min(found, key=lambda name: found[name]["ratios"]["seconds"])
     result = summarize(

@@ -109,7 +109,7 @@ def test_convert_writes_reads_and_compares(published: Path, capsys: pytest.Captu
     )
     assert (target / "generation_config.json").is_file()
     half = regard.convert(published, published.parent / "half", precision="bf16")
-    assert half.difference == 0.0  # between what was written and what was read, both bf16
+    assert 0.0 < half.difference < 0.2 * half.scale  # what the rounding lost of the fp32 weights
     assert {t.dtype for t in load_file(half.folder / "model.safetensors").values()} == {torch.bfloat16}
 
 
@@ -195,7 +195,7 @@ def test_keys_that_name_code_are_inert(published: Path) -> None:
         ({"activation_function": "mish"}, "activation_function='mish' isn't known"),
         ({"n_embd": 10**9}, "out of range"),
         ({"n_embd": 65_000, "n_head": 65, "n_layer": 1000}, "GiB in fp32"),
-        ({"n_head": 3}, "num_heads=3 does not divide width=16"),
+        ({"n_head": 3}, "n_head=3 does not divide n_embd=16"),
         ({"vocab_size": 20}, "tokenizer has"),
         ({"quantization_config": {"quant_method": "gptq"}}, "quantised"),
         ({"n_layer": "two"}, "whole number"),

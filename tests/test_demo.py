@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,9 @@ import pytest
 from regard import demo
 from regard.cli import main
 from regard.demo import DemoResult, Recipe, run_demo
-from regard.errors import ConfigError
+from regard.errors import ConfigError, DataError
+from regard.runs import RunResult
+from regard.training.events import Stepped
 
 TINY = Recipe(
     primer=60, primer_times=1, whole=200, valid=20, test=60, search=40, vocab_size=400,
@@ -70,3 +74,67 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest
     assert main(["demo", "--out", str(tmp_path / "run"), "--again"]) == 2
     assert capsys.readouterr().err.count("\n") >= 1
     assert (tmp_path / "run" / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"minutes": -1}, "minutes=-1 is out of range"), ({"minutes": 0}, "minutes=0 is out of range"),
+        ({"minutes": float("nan")}, "minutes=nan"), ({"minutes": float("inf")}, "minutes=inf"),
+        ({"seed": -5}, "seed=-5 is out of range"),
+    ],
+)  # fmt: skip
+def test_settings_that_can_not_be_cost_nothing(
+    trained: DemoResult, tmp_path: Path, settings: dict[str, float], told: str
+) -> None:
+    before = {p: p.read_bytes() for p in trained.run.parent.rglob("*") if p.is_file()}
+    with pytest.raises(ConfigError, match=told):
+        run_demo(trained.run, recipe=TINY, again=True, **settings)  # type: ignore[arg-type]
+    assert {p: p.read_bytes() for p in trained.run.parent.rglob("*") if p.is_file()} == before
+    with pytest.raises(ConfigError, match=told):
+        run_demo(tmp_path / "run", recipe=TINY, **settings)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("out", [".", "/", ".."])
+def test_a_place_without_a_name(out: str) -> None:
+    with pytest.raises(ConfigError, match="has no name of its own"):
+        run_demo(out, recipe=TINY)
+
+
+def test_a_place_that_can_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="run-world can't be written: Not a directory"):
+        run_demo(tmp_path / "file" / "run", recipe=TINY)
+
+
+def test_again_keeps_the_old_demo_until_the_new_one_stands(tmp_path: Path) -> None:
+    def interrupt(event: object) -> None:
+        if isinstance(event, Stepped):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    out = tmp_path / "run"
+    assert isinstance(run_demo(out, recipe=TINY), DemoResult)
+    old = (out / "model.safetensors").read_bytes()
+    stopped = run_demo(out, recipe=TINY, again=True, seed=2, report=interrupt)
+    assert isinstance(stopped, RunResult) and stopped.training.reason == "interrupted"
+    assert (out / "model.safetensors").read_bytes() == old
+    assert 0 < stopped.training.steps < 12
+
+    # The same command goes on, and a limit of time that is given then holds.
+    ended = run_demo(out, recipe=TINY, again=True, seed=2, minutes=7)
+    assert isinstance(ended, DemoResult) and not ended.reused
+    assert (ended.reason, ended.steps, ended.run) == ("steps", 12, out)
+    record = json.loads((out / "regard.json").read_text())
+    assert (record["training"]["seed"], record["training"]["minutes"]) == (2, 7)
+    assert (out / "model.safetensors").read_bytes() != old
+    assert str(out) in (out / "README.md").read_text() and ".run-again" not in (out / "README.md").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run-world"]
+
+
+def test_again_replaces_nothing_but_a_demo(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="something else than a demo"):
+        run_demo(tmp_path / "run", recipe=TINY, again=True)
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", "thesis.txt"]

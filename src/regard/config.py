@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
+from regard.config_help import HELP
 from regard.errors import ConfigError, suggest
 
 Kind = Literal["encoder", "decoder", "encoder-decoder"]
@@ -29,6 +32,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "attention_scale": (1e-6, 1e6), "attention_softcap": (1e-6, 1e6), "logit_softcap": (1e-6, 1e6), "init_std": (0, 10),
     "dropout": (0, 0.99), "attention_dropout": (0, 0.99), "ffn_dropout": (0, 0.99),
 }  # fmt: skip
+_hints = functools.cache(get_type_hints)
 _MAX_PARAMETERS = 2_000_000_000_000
 
 
@@ -60,9 +64,7 @@ class ModelConfig:
     context: int = 512
 
     position: PositionKind = "sinusoidal"
-    position_offset: int = (
-        0  # rows of a learned table before the one of the first token, as in RoBERTa and BART
-    )
+    position_offset: int = 0  # rows of a learned table before the first token's, as in RoBERTa and BART
     sinusoid_halves: bool = False  # all sines before all cosines, as in Marian
     rotary_base: float = 10_000.0
     rotary_window_base: float | None = None  # of the layers with a window; None: as rotary_base
@@ -106,6 +108,7 @@ class ModelConfig:
     pooler_activation: PoolerActivation = "tanh"
     labels: tuple[str, ...] = ()
     label_bias: bool = True
+    multi_label: bool = False  # a text has any number of the labels, each by a sigmoid of its own
 
     dropout: float = 0.0
     attention_dropout: float = 0.0
@@ -119,7 +122,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         fill = object.__setattr__
-        _check_types(self)
+        check_types(vars(self))
         fill(self, "labels", tuple(self.labels))
         fill(self, "global_layers", tuple(self.global_layers))
         fill(self, "num_kv_heads", self.num_kv_heads or self.num_heads)
@@ -184,7 +187,7 @@ class ModelConfig:
     @classmethod
     def field_help(cls) -> dict[str, str]:
         """Give a line of help for each field, by the field's name."""
-        return dict(_HELP)
+        return dict(HELP)
 
     def num_parameters(self) -> int:
         """Count the weights of this model, without making them (tied weights once).
@@ -193,70 +196,6 @@ class ModelConfig:
         """
         return sum(_parameter_counts(self).values())
 
-
-_HELP: dict[str, str] = {
-    "kind": "encoder, decoder or encoder-decoder.",
-    "vocab_size": "Tokens of the vocabulary.",
-    "width": "Numbers that stand for a token inside the model.",
-    "num_layers": "Blocks of the stack; of an encoder-decoder, the encoder's.",
-    "num_decoder_layers": "Blocks of an encoder-decoder's decoder; unset: as many as the encoder's.",
-    "num_heads": "Attention heads of a layer.",
-    "num_kv_heads": "Key and value heads, shared by neighbouring heads; unset: one for each.",
-    "head_size": "Width of a head; unset: width / num_heads.",
-    "ffn_width": "Inner width of the feed-forward; unset: four times the width.",
-    "context": "Longest text in tokens.",
-    "position": "How the model knows the order of tokens.",
-    "position_offset": "Rows of a learned table before the first token's.",
-    "sinusoid_halves": "Whether all sines stand before all cosines.",
-    "rotary_base": "Base of the rotary wavelengths.",
-    "rotary_window_base": "The same for layers with a window; unset: as --rotary-base.",
-    "rotary_scaling": "How wavelengths are stretched for a longer context.",
-    "rotary_factor": "By how much they are stretched.",
-    "rotary_context": "The context before it was stretched.",
-    "rotary_low": "llama3: wavelengths longer than rotary_context / this are stretched wholly.",
-    "rotary_high": "llama3: wavelengths shorter than rotary_context / this are kept.",
-    "relative_buckets": "Distances that T5's bias tells apart.",
-    "relative_distance": "Distance from which T5's bias is the same.",
-    "window": "A token attends to fewer than this many tokens before it; unset: to all.",
-    "global_layers": "Layers, counted from 0, that ignore the window.",
-    "norm": "The kind of norm.",
-    "norm_placement": "post as in 2017, pre as today, parallel, or sandwich.",
-    "norm_eps": "What a norm adds to the variance.",
-    "norm_bias": "Whether LayerNorm has a bias.",
-    "norm_offset": "RMSNorm scales by this + weight.",
-    "first_norm": "Whether the first block's attention has a norm.",
-    "embedding_norm": "Whether embeddings are normalised.",
-    "query_key_norm": "Whether queries and keys are normalised.",
-    "activation": "Of the feed-forward.",
-    "gated": "Whether the feed-forward is gated.",
-    "bias": "Whether linear layers have biases.",
-    "qkv_bias": "Whether the query, key and value projections have; unset: as --bias.",
-    "ffn_bias": "Whether the feed-forward has; unset: as --bias.",
-    "attention_scale": "Factor of the scores; unset: 1/sqrt(head_size).",
-    "attention_softcap": "Largest score, softly; unset: none.",
-    "logit_softcap": "Largest logit, softly; unset: none.",
-    "scale_embeddings": "Whether embeddings are multiplied by sqrt(width).",
-    "tie_embeddings": "Whether the output's weights are the embedding.",
-    "share_embeddings": "Whether source and target share an embedding.",
-    "output_bias": "Whether the output has a bias.",
-    "output_scale": "Factor of the states before the output; unset: none.",
-    "num_segments": "Kinds of segments (BERT's sentence A and B); 0: none.",
-    "head": "lm, classify, tag, span or none.",
-    "head_transform": "Whether a dense layer and norm stand before the output.",
-    "pooling": "Which token stands for the text in classifying.",
-    "pooler": "Whether a dense layer and tanh follow the pooling.",
-    "pooler_activation": "tanh, or relu as in DistilBERT.",
-    "labels": "The labels to choose between.",
-    "label_bias": "Whether the labels' output has a bias.",
-    "dropout": "Probability of blanking a number of a sublayer's result.",
-    "attention_dropout": "Probability of blanking an attention weight.",
-    "ffn_dropout": "Probability of blanking an inner number of the feed-forward.",
-    "init_std": "Spread of fresh weights; unset: Xavier's.",
-    "pad_id": "Id of padding.",
-    "bos_id": "Id that begins a text.",
-    "eos_id": "Id that ends a text.",
-    "start_id": "Id that a decoder begins with; unset: bos_id.",
-}  # one line a field, for --help
 
 _DERIVED = {
     "head_size": ("width", "num_heads"),
@@ -268,11 +207,11 @@ _DERIVED = {
 }
 
 
-def _check_types(config: ModelConfig) -> None:
-    hints = get_type_hints(ModelConfig)
-    for field in dataclasses.fields(config):
-        name, value, hint = field.name, getattr(config, field.name), hints[field.name]
-        options = get_args(hint)
+def check_types(values: Mapping[str, Any]) -> None:
+    """Refuse values, by the names of their fields, that are of another type or out of range. Raises ConfigError."""
+    hints = _hints(ModelConfig)
+    for name, value in values.items():
+        options = get_args(hints[name])
         if value is None and type(None) in options:
             continue
         if name in ("labels", "global_layers"):
@@ -283,7 +222,7 @@ def _check_types(config: ModelConfig) -> None:
                     f"{name}={value!r} is not one of {', '.join(options)}. {suggest(str(value), options)}".strip()
                 )
             continue
-        types = [o for o in options if o is not type(None)] or [hint]
+        types = [o for o in options if o is not type(None)] or [hints[name]]
         if bool in types and isinstance(value, bool):
             continue
         if int in types and (isinstance(value, bool) or not isinstance(value, int)):
@@ -296,13 +235,10 @@ def _check_types(config: ModelConfig) -> None:
             low, high = _LIMITS[name]
             if not low <= value <= high:
                 raise ConfigError(f"{name}={value!r} is out of range; allowed are {low:g} to {high:g}.")
-    if not isinstance(config.labels, (tuple, list)) or not all(
-        isinstance(label, str) for label in config.labels
-    ):
+    labels, layers = values.get("labels", ()), values.get("global_layers", ())
+    if not isinstance(labels, (tuple, list)) or not all(isinstance(label, str) for label in labels):
         raise ConfigError("labels must be a list of strings.")
-    if not isinstance(config.global_layers, (tuple, list)) or not all(
-        type(layer) is int for layer in config.global_layers
-    ):
+    if not isinstance(layers, (tuple, list)) or not all(type(layer) is int for layer in layers):
         raise ConfigError("global_layers must be a list of whole numbers.")
 
 
@@ -311,6 +247,8 @@ def _check_effect(c: ModelConfig) -> None:
         raise ConfigError(
             "num_segments and pooler are for encoders and decoders, not for kind='encoder-decoder'."
         )
+    if c.multi_label and c.head != "classify":
+        raise ConfigError(f"multi_label is for head='classify', not {c.head!r}.")
     if c.global_layers and c.window is None:
         raise ConfigError(
             f"global_layers={list(c.global_layers)} has no effect without a window; set window too."
@@ -318,9 +256,7 @@ def _check_effect(c: ModelConfig) -> None:
     if any(not 0 <= layer < c.num_layers for layer in c.global_layers):
         raise ConfigError(f"global_layers={list(c.global_layers)} must be 0 to {c.num_layers - 1}.")
     if c.rotary_scaling == "llama3" and c.rotary_context is None:
-        raise ConfigError(
-            "rotary_scaling='llama3' needs rotary_context, the context before it was stretched."
-        )
+        raise ConfigError("rotary_scaling='llama3' needs rotary_context, the context before stretching.")
     if c.rotary_scaling == "llama3" and c.rotary_low >= c.rotary_high:
         raise ConfigError(f"rotary_low={c.rotary_low:g} must be less than rotary_high={c.rotary_high:g}.")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from regard.checkpoints.header import listed
 from regard.config import ModelConfig
 from regard.errors import ConfigError
 from regard.model import Model, load
@@ -24,7 +26,8 @@ class Conversion:
         folder: the new model directory.
         read, written: the families of the files; None: ours.
         weights: how many there are.
-        difference: the largest difference of a logit between the model read and the one written, over random texts.
+        difference: the largest difference of a logit between the model read, in fp32, and what was written, over
+            random texts.
         scale: the largest logit, to compare it with.
     """
 
@@ -57,10 +60,28 @@ def convert(
     folder = Path(target)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} isn't empty; name another folder.")
-    model = load(source, precision=precision, revision=revision, offline=offline)
-    written = model.save(folder, family=family)
-    difference, scale = largest_difference(model, load(folder, precision=precision))
+    model = load(source, revision=revision, offline=offline)
+    rounded = model
+    if precision != "fp32":
+        rounded = load(source, precision=precision, revision=revision, offline=offline)
+        _warn_of_overflow(model, rounded, precision)
+    written = rounded.save(folder, family=family)
+    difference, scale = largest_difference(model, load(folder))
     return Conversion(folder, model.family, written, model.config.num_parameters(), difference, scale)
+
+
+def _warn_of_overflow(model: Model, rounded: Model, precision: str) -> None:
+    """Name the weights of which some values are too large for a precision."""
+    exact = model.module.state_dict()
+    lost = [
+        name for name, tensor in rounded.module.state_dict().items()
+        if bool((tensor.isinf() & exact[name].isfinite()).any())
+    ]  # fmt: skip
+    if lost:
+        warnings.warn(
+            f"values of {listed(lost)} are too large for {precision} and became infinite; choose bf16 or fp32.",
+            stacklevel=3,
+        )
 
 
 @torch.no_grad()

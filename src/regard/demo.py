@@ -23,11 +23,12 @@ import torch
 from regard.config import ModelConfig
 from regard.data.world import Example, World, chance, majority, pronoun_correct
 from regard.demo_heads import Head, Picture, find_heads, picture, telling
-from regard.errors import ConfigError
+from regard.errors import ConfigError, DataError
 from regard.models.transformer import build
 from regard.runs import Report, RunResult, load_parts, read_run, train
 from regard.tasks.base import Parts
-from regard.tasks.folders import was_being_prepared
+from regard.tasks.card import write_card
+from regard.tasks.folders import replace_run, was_being_prepared
 from regard.tasks.metrics import score_texts
 from regard.tasks.preparation import Working
 from regard.tasks.translate import translate
@@ -79,17 +80,10 @@ class Recipe:
     vocab_size: int = 3000
     model: dict[str, Any] = field(
         default_factory=lambda: {
-            "width": 128,
-            "num_layers": 2,
-            "num_heads": 4,
-            "context": 64,
-            "position": "sinusoidal",
-            "norm": "layernorm",
-            "norm_placement": "post",
-            "activation": "relu",
-            "scale_embeddings": True,
+            "width": 128, "num_layers": 2, "num_heads": 4, "context": 64, "position": "sinusoidal",
+            "norm": "layernorm", "norm_placement": "post", "activation": "relu", "scale_embeddings": True,
         }
-    )
+    )  # fmt: skip
     training: dict[str, Any] = field(
         default_factory=lambda: {
             "steps": 850,
@@ -173,8 +167,8 @@ def run_demo(
 
     Args:
         out: the run's folder; the data goes beside it, to OUT-world.
-        seed: of the world, the weights and the order; None: 1, or that of the run that is there.
-        again: replace what an earlier call trained.
+        seed: of the world, weights and order; None: 1, or that of the run that is there.
+        again: train anew; what an earlier call trained is replaced when that has ended.
         minutes: the most that training may take; None: a little less than two.
         recipe: what is trained; None: the demo's own.
         report: told what happens, as events.
@@ -186,25 +180,30 @@ def run_demo(
         ConfigError: the folder holds something else, or a run with another seed.
         DataError: it can't be written to.
     """
-    out = Path(out)
+    out, recipe = Path(out), recipe or Recipe()
+    if out.name in ("", ".."):
+        raise ConfigError(f"--out {out} has no name of its own; name a folder, as in --out runs/demo.")
+    TrainConfig(steps=1, seed=1 if seed is None else seed, minutes=minutes)  # refuses what can't be
     world = out.with_name(f"{out.name}-world")
-    recipe = recipe or Recipe()
-    if again and _is_demo(out, world):
-        shutil.rmtree(out)
-    reused = trained_before(out, world, seed=seed)
-    if not _is_demo(out, world):
-        result = _train(out, world, 1 if seed is None else seed, minutes, recipe, report)
-    elif not reused:
-        result = train("translate", out=out, resume=True, report=report)
-    else:
-        if minutes is not None:
-            raise ConfigError(
-                f"{out} is trained already, so minutes has no effect; add --again to train anew."
-            )
-        return _measure(out, world, recipe, reused=True, report=report)
-    if result.training.reason == "interrupted":
-        return result
-    return _measure(out, world, recipe, reused=False, report=report)
+    fresh = out.with_name(f".{out.name}-again") / out.name
+    trained_before(out, world, seed=None)  # refuses a folder of something else
+    place = fresh if again and (_is_demo(out, world) or _is_demo(fresh, world)) else out
+    if place == fresh and _is_demo(fresh, world) and seed not in (None, read_run(fresh)["training"]["seed"]):
+        shutil.rmtree(fresh)  # an attempt with another seed, never finished
+    reused = trained_before(place, world, seed=seed)
+    if reused and place == out and minutes is not None:
+        raise ConfigError(f"{out} is trained already, so minutes has no effect; add --again to train anew.")
+    if not reused:
+        if _is_demo(place, world):
+            result = train("translate", out=place, resume=True, minutes=minutes, report=report)
+        else:
+            result = _train(place, world, 1 if seed is None else seed, minutes, recipe, report)
+        if result.training.reason == "interrupted":
+            return result
+    if place == fresh:
+        replace_run(out, fresh)
+        write_card(out, read_run(out))
+    return _measure(out, world, recipe, reused=reused and place == out, report=report)
 
 
 def trained_before(out: Path, world: Path, *, seed: int | None) -> bool:
@@ -286,7 +285,10 @@ def _train(
     out: Path, world: Path, seed: int, minutes: float | None, recipe: Recipe, report: Report
 ) -> RunResult:
     limit = LIMIT if minutes is None else minutes * 60
-    write_world(world, recipe, seed=seed, report=report)
+    try:
+        write_world(world, recipe, seed=seed, report=report)
+    except OSError as error:
+        raise DataError(f"{world} can't be written: {error.strerror or error}; name another --out.") from None
     config = ModelConfig(kind="encoder-decoder", vocab_size=recipe.vocab_size, **recipe.model)
     report(Working("measuring this processor"))
     training = TrainConfig(**{**recipe.training, "seed": seed})
@@ -297,7 +299,8 @@ def _train(
     return train(
         "translate", [world / "train.en", world / "train.fr"], valid=[world / "valid.en", world / "valid.fr"], out=out,
         model=config, tokenizer="bpe", vocab_size=recipe.vocab_size, report=report,
-        **{**recipe.training, "seed": seed, "steps": steps, "minutes": limit / 60, "precision": precision},
+        **{**recipe.training, "seed": seed, "steps": steps, "minutes": limit / 60, "precision": precision,
+           "warmup": min(training.warmup, max(1, steps // 10))},
     )  # fmt: skip
 
 
@@ -374,14 +377,14 @@ def _measure(out: Path, world: Path, recipe: Recipe, *, reused: bool, report: Re
 def translate_all(parts: Parts, examples: Iterable[Example], report: Report) -> list[str]:
     """Translate the sources of examples, greedily, and tell how far it is."""
     texts = [example.source for example in examples]
-    done = 0
+    what, done = "translating held-out sentences", 0
 
     def told(count: int) -> None:
         nonlocal done
         done += count
-        report(Working("translating held-out sentences", done / len(texts)))
+        report(Working(what, done / len(texts)))
 
-    report(Working("translating held-out sentences", 0.0))
+    report(Working(what, 0.0))
     return [translation.text for translation in translate(parts, texts, beams=1, on_done=told)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -11,18 +11,36 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from regard.checkpoints.adapters import merge_into
 from regard.checkpoints.files import read_json, write_json_atomic
 from regard.checkpoints.hub import Place
 from regard.checkpoints.load import save_model
 from regard.config import ModelConfig
 from regard.data.tokenizers import Tokenizer
 from regard.errors import ConfigError
-from regard.generate.published import Published, search_config
+from regard.generate.published import Published, generation_settings, search_config
 from regard.runs import train
+from regard.tasks.answer import Answer
+from regard.tasks.answer import answer as answer_texts
 from regard.tasks.base import Parts
+from regard.tasks.chat import Reply
+from regard.tasks.chat import chat as chat_messages
+from regard.tasks.classify import Classification
+from regard.tasks.classify import classify as classify_texts
+from regard.tasks.embed import Embedding, Search
+from regard.tasks.embed import embed as embed_texts
+from regard.tasks.embed import search as search_texts
+from regard.tasks.fill import Filling
+from regard.tasks.fill import fill as fill_texts
 from regard.tasks.folders import need_tokenizer, open_model
 from regard.tasks.generate import Generation
 from regard.tasks.generate import generate as generate_texts
+from regard.tasks.score import Score
+from regard.tasks.score import score as score_texts
+from regard.tasks.summarize import Summary
+from regard.tasks.summarize import summarize as summarize_texts
+from regard.tasks.tag import Tagging
+from regard.tasks.tag import tag as tag_texts
 from regard.tasks.translate import Translation
 from regard.tasks.translate import translate as translate_texts
 
@@ -43,6 +61,7 @@ class Model:
         config: what the network is.
         place: where it was loaded from.
         family: the published family it came from ("gpt2", "bert", ...); None for a model of ours.
+        sentences: how a sentence encoder's folder makes one vector of a text; None for any other model.
 
     Example:
         >>> model = regard.load("runs/translate-1")  # doctest: +SKIP
@@ -57,9 +76,10 @@ class Model:
         *,
         place: Place | None = None,
         family: str | None = None,
+        sentences: dict[str, Any] | None = None,
     ) -> None:
         self.module, self.tokenizer, self.config = module, tokenizer, config
-        self.place, self.family = place, family
+        self.place, self.family, self.sentences = place, family, sentences
 
     def __repr__(self) -> str:
         weights = f"{self.config.num_parameters():,} weights"
@@ -75,7 +95,9 @@ class Model:
             CheckpointError: there is no tokenizer.
         """
         where = "this model" if self.place is None else self.place.folder
-        return Parts(self.module, need_tokenizer(self.tokenizer, where), self.config, self._published)
+        return Parts(
+            self.module, need_tokenizer(self.tokenizer, where), self.config, self._published, self.sentences
+        )
 
     @cached_property
     def _published(self) -> Published | None:
@@ -99,13 +121,30 @@ class Model:
             CheckpointError: the disk is full or the folder can't be written.
         """
         folder = Path(folder)
-        written = save_model(folder, self.module.state_dict(), self.config, family=family or self.family)
+        written = save_model(
+            folder,
+            self.module.state_dict(),
+            self.config,
+            family=family or self.family,
+            sentences=self.sentences,
+        )
         if self.tokenizer is not None:
-            self.tokenizer.save(folder)
-        settings = self.place.folder / "generation_config.json" if self.place else None
-        if settings is not None and settings.is_file() and settings.parent.resolve() != folder.resolve():
-            write_json_atomic(folder / "generation_config.json", read_json(settings))
+            self.tokenizer.save(folder, segments=self.config.num_segments > 1)
+        if self.place is not None and self.place.folder.resolve() != folder.resolve():
+            self._save_generation(folder, written)
         return written
+
+    def _save_generation(self, folder: Path, written: str | None) -> None:
+        """Write how the model writes, and what config.json says of its tasks, as they were read."""
+        assert self.place is not None
+        source = self.place.folder
+        ours = self.family is None or (source / "regard.json").is_file()
+        if (source / "generation_config.json").is_file() or (not ours and self.config.head == "lm"):
+            write_json_atomic(folder / "generation_config.json", generation_settings(source))
+        tasks = read_json(source / "config.json").get("task_specific_params")
+        if written is not None and tasks:
+            path = folder / "config.json"
+            write_json_atomic(path, {**read_json(path), "task_specific_params": tasks})
 
     @overload
     def translate(self, texts: str, **settings: Any) -> Translation: ...
@@ -134,6 +173,136 @@ class Model:
         """
         found = generate_texts(self.parts, [prompts] if isinstance(prompts, str) else prompts, **settings)
         return found[0] if isinstance(prompts, str) else found
+
+    def chat(self, messages: str | Sequence[Mapping[str, Any]], **settings: Any) -> Reply:
+        """Answer a conversation, or one message; `settings` are those of `regard.tasks.chat.chat` (max_tokens, ...).
+
+        Raises:
+            ConfigError: this model is no decoder, or has no chat template.
+            DataError: the last message leaves no room for a reply.
+        """
+        return chat_messages(self.parts, messages, **settings)
+
+    @overload
+    def summarize(self, texts: str, **settings: Any) -> Summary: ...
+    @overload
+    def summarize(self, texts: Sequence[str], **settings: Any) -> list[Summary]: ...
+    def summarize(self, texts: str | Sequence[str], **settings: Any) -> Summary | list[Summary]:
+        """Summarise one text or several; `settings` are those of `regard.tasks.summarize.summarize` (windows, ...).
+
+        Raises:
+            ConfigError: this model is no encoder-decoder.
+            DataError: a text is longer than the context.
+        """
+        found = summarize_texts(self.parts, [texts] if isinstance(texts, str) else texts, **settings)
+        return found[0] if isinstance(texts, str) else found
+
+    @overload
+    def fill(self, texts: str, **settings: Any) -> Filling: ...
+    @overload
+    def fill(self, texts: Sequence[str], **settings: Any) -> list[Filling]: ...
+    def fill(self, texts: str | Sequence[str], **settings: Any) -> Filling | list[Filling]:
+        """Fill the masks of one text or several; `settings` are those of `regard.tasks.fill.fill` (top, ...).
+
+        Raises:
+            ConfigError: this model is no encoder with a head over its vocabulary.
+            DataError: a text has no mask, or is longer than the context.
+        """
+        found = fill_texts(self.parts, [texts] if isinstance(texts, str) else texts, **settings)
+        return found[0] if isinstance(texts, str) else found
+
+    @overload
+    def embed(self, texts: str, **settings: Any) -> Embedding: ...
+    @overload
+    def embed(self, texts: Sequence[str], **settings: Any) -> list[Embedding]: ...
+    def embed(self, texts: str | Sequence[str], **settings: Any) -> Embedding | list[Embedding]:
+        """Make a vector of one text or of each; `settings` are those of `regard.tasks.embed.embed` (pooling, ...).
+
+        Raises:
+            DataError: a text is longer than the context.
+        """
+        found = embed_texts(self.parts, [texts] if isinstance(texts, str) else texts, **settings)
+        return found[0] if isinstance(texts, str) else found
+
+    def search(self, query: str, texts: Iterable[str], **settings: Any) -> Search:
+        """Find the texts that are nearest to a query; `settings` are those of `regard.tasks.embed.search` (top, ...).
+
+        Raises:
+            DataError: the query or a text is longer than the context.
+        """
+        return search_texts(self.parts, [query], texts, **settings)[0]
+
+    @overload
+    def answer(self, passages: str, *, question: str, **settings: Any) -> Answer: ...
+    @overload
+    def answer(
+        self, passages: Sequence[str], *, question: str | Sequence[str], **settings: Any
+    ) -> list[Answer]: ...
+    def answer(self, passages: str | Sequence[str], **settings: Any) -> Answer | list[Answer]:
+        """Answer a question from one passage or each; `settings` are those of `regard.tasks.answer.answer`.
+
+        Raises:
+            ConfigError: this model finds no answers.
+            DataError: a passage is longer than the context.
+        """
+        found = answer_texts(self.parts, [passages] if isinstance(passages, str) else passages, **settings)
+        return found[0] if isinstance(passages, str) else found
+
+    @overload
+    def score(self, texts: str, **settings: Any) -> Score: ...
+    @overload
+    def score(self, texts: Sequence[str], **settings: Any) -> list[Score]: ...
+    def score(self, texts: str | Sequence[str], **settings: Any) -> Score | list[Score]:
+        """Say how likely one text is or each; `settings` are those of `regard.tasks.score.score` (source, ...).
+
+        Raises:
+            ConfigError: this model has no head over its vocabulary.
+            DataError: a text is longer than the context.
+        """
+        several = [texts] if isinstance(texts, str) else texts
+        found = score_texts(self.parts, several, target_tokenizer=self.target_tokenizer, **settings)
+        return found[0] if isinstance(texts, str) else found
+
+    @cached_property
+    def target_tokenizer(self) -> Tokenizer | None:
+        """Give the tokenizer of targets, where it is another one than the sources' (Marian); else None."""
+        if self.place is None or self.config.kind != "encoder-decoder":
+            return None
+        return Tokenizer.load_target(self.place.folder)
+
+    @overload
+    def classify(self, texts: str, *, pair: str | None = None, **settings: Any) -> Classification: ...
+    @overload
+    def classify(
+        self, texts: Sequence[str], *, pair: Sequence[str] | None = None, **settings: Any
+    ) -> list[Classification]: ...
+    def classify(
+        self, texts: str | Sequence[str], *, pair: str | Sequence[str] | None = None, **settings: Any
+    ) -> Classification | list[Classification]:
+        """Classify one text or several, each with its `pair`; `settings`: those of `regard.tasks.classify.classify`.
+
+        Raises:
+            ConfigError: this model has no head over labels.
+            DataError: a text is longer than the context.
+        """
+        if isinstance(texts, str):
+            second = None if pair is None else [pair] if isinstance(pair, str) else pair
+            return classify_texts(self.parts, [texts], pair=second, **settings)[0]
+        return classify_texts(self.parts, texts, pair=pair, **settings)
+
+    @overload
+    def tag(self, texts: str, **settings: Any) -> Tagging: ...
+    @overload
+    def tag(self, texts: Sequence[str], **settings: Any) -> list[Tagging]: ...
+    def tag(self, texts: str | Sequence[str], **settings: Any) -> Tagging | list[Tagging]:
+        """Find entities in one text or several; `settings` are those of `regard.tasks.tag.tag` (strategy, ...).
+
+        Raises:
+            ConfigError: this model has no head over tags.
+            DataError: a text is longer than the context.
+        """
+        found = tag_texts(self.parts, [texts] if isinstance(texts, str) else texts, **settings)
+        return found[0] if isinstance(texts, str) else found
 
     @torch.no_grad()
     def logits(
@@ -183,6 +352,7 @@ def load(
     precision: str = "fp32",
     revision: str | None = None,
     offline: bool | None = None,
+    adapter: str | Path | None = None,
 ) -> Model:
     """Load a model: what `regard train` left, or a published checkpoint of a family that is built here.
 
@@ -192,6 +362,7 @@ def load(
         precision: of the weights in memory: fp32, bf16 or fp16.
         revision: of a hub id: a branch, a tag or a commit.
         offline: look for a hub id in the cache only; None: as HF_HUB_OFFLINE says.
+        adapter: a folder with a LoRA adapter in PEFT's format, which is merged into the weights.
 
     Raises:
         CheckpointError: something is missing, broken or doesn't fit, or isn't built here.
@@ -199,4 +370,9 @@ def load(
     """
     opened = open_model(path, device=device, precision=precision, revision=revision, offline=offline)
     loaded = opened.loaded
-    return Model(loaded.module, opened.tokenizer, loaded.config, place=opened.place, family=loaded.family)
+    if adapter is not None:
+        merge_into(loaded.module, loaded.config, loaded.family, adapter)
+    return Model(
+        loaded.module, opened.tokenizer, loaded.config, place=opened.place, family=loaded.family,
+        sentences=loaded.sentences,
+    )  # fmt: skip

@@ -6,7 +6,6 @@ data ─> tokenizer ─> token files ─> batches ─> Trainer ─> model.safete
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,45 +15,54 @@ from typing import Any
 import torch
 
 from regard.checkpoints.files import write_json_atomic
-from regard.checkpoints.load import family_config, save_weights
 from regard.config import ModelConfig
 from regard.data.batches import Batches
-from regard.data.sources import Source
 from regard.data.tokenizers import Tokenizer
-from regard.errors import CheckpointError, ConfigError, DataError, TrainingError
+from regard.errors import ConfigError, TrainingError
 from regard.models.transformer import build
-from regard.tasks.base import Evaluation, Parts, Stores, Task, Values
+from regard.tasks.base import Evaluation, Parts, Task
 from regard.tasks.card import generation_config, write_card
-from regard.tasks.folders import load_parts, new_run, read_config, read_run, remove_leftovers
+from regard.tasks.confusion import draw_confusion
+from regard.tasks.folders import load_parts, locked, new_run, read_config, read_run, remove_leftovers
+from regard.tasks.folds import Folds, check_fold, split_fold, summarise
+from regard.tasks.measuring import evaluate
 from regard.tasks.preparation import (
     Corpus,
-    Part,
     Prepared,
     Reading,
     Watched,
     Working,
-    encode_part,
-    first_rows,
     fit_model,
     keep_rows,
     make_tokenizer,
     open_rows,
-    read_rows,
     split_rows,
-    whole,
 )
 from regard.tasks.record import Data, describe, finite, given_settings, names, summary
 from regard.tasks.registry import get_task
-from regard.tasks.settings import check_early, check_model_settings, split_settings, train_config
+from regard.tasks.settings import (
+    check_early,
+    check_ends,
+    check_model_settings,
+    check_warmup,
+    split_settings,
+    train_config,
+)
+from regard.tasks.starting import START, begin, family_of, find_start, fit_start, save_tuned, store_start
+from regard.tasks.stored import open_prepared, store_part, tell_alike, tell_skipped
+from regard.tasks.tuning import gentle, split_tuning
 from regard.training.config import TrainConfig
 from regard.training.curves import draw_curves
 from regard.training.events import Event, Result, Started, Warned
 from regard.training.journal import Journal
 from regard.training.loop import Trainer
-from regard.training.loss import sequence_loss
 from regard.training.signals import StopRequest
+from regard.training.state import StateStore
+from regard.training.weighting import make_loss
 
-__all__ = ["Report", "RunEvent", "RunResult", "describe", "evaluate", "load_parts", "read_run", "train"]
+__all__ = [
+    "Report", "RunEvent", "RunResult", "describe", "evaluate", "load_parts", "read_run", "train", "train_folds",
+]  # fmt: skip
 
 RunEvent = Event | Working | Prepared
 Report = Callable[[RunEvent], None]
@@ -90,14 +98,16 @@ def train(
     vocab_size: int | None = None,
     lowercase: bool = False,
     reading: Reading | None = None,
+    start: str | Path | None = None,
+    fold: tuple[int, int] | None = None,
     resume: bool = False,
     report: Report = lambda event: None,
     **settings: Any,
 ) -> RunResult:
-    """Train a model on files, from nothing, and leave a model directory.
+    """Train a model on files, from nothing or from a trained one, and leave a model directory.
 
     Args:
-        task: translate, generate, fill, denoise, classify or tag.
+        task: translate, generate, fill, denoise, classify, tag or chat.
         data: files, folders, "-" for standard input, or "hub:owner/name"; two parallel files for translate.
         out: the run's folder; None: the next free runs/TASK-N.
         valid: held-out data of the same form; None: the last tenth of `data`.
@@ -106,10 +116,13 @@ def train(
         vocab_size: of a tokenizer that is trained; None: what suits the size of the data.
         lowercase: whether the tokenizer lower-cases, and scores are lower-cased.
         reading: how the files are read, where they don't say it themselves.
+        start: a model to begin from, whose configuration, tokenizer and weights are taken: a run, a published model's
+            folder or a hub id. A head that it lacks is new.
+        fold: (i, k): hold out every k-th row from number i on; see `train_folds`.
         resume: go on with the run in `out`; steps, epochs, minutes and patience may be given anew, everything else
             must be as it was, or left out.
         report: told what happens, as events.
-        settings: any field of TrainConfig or ModelConfig, by its name.
+        settings: any field of TrainConfig, ModelConfig or, with `start`, Tuning (freeze, lora, ...), by its name.
 
     Returns:
         The folder, how training went, and the scores on the held-out rows.
@@ -119,77 +132,81 @@ def train(
         TrainingError: the numbers were not finite, again and again.
         KeyboardInterrupt: Ctrl-C while the data was prepared, of which nothing remains, or a second one later.
     """
-    chosen = get_task(task)
-    of_training, of_model = split_settings(settings)
     reading = reading or Reading()
-    given = (
-        given_settings(data, valid, model, tokenizer, vocab_size, lowercase, reading) | of_training | of_model
-    )
+    chosen = get_task(task, reading.label_separator)
+    tuning, rest = split_tuning(settings)
+    of_training, of_model = split_settings(rest)
+    given = given_settings(data, valid, model, tokenizer, vocab_size, lowercase, reading, start, fold)
+    given |= of_training | of_model | tuning.to_dict()
     if resume:
         return _resume(out, task, given, report)
     if data is None or data == []:
         raise ConfigError("there is no data; name files, a folder, - for standard input or hub:owner/name.")
+    begun = find_start(
+        start, chosen, tuning, model=model, tokenizer=tokenizer, vocab_size=vocab_size, lowercase=lowercase
+    )
     check_early(
-        chosen, model=model, tokenizer=tokenizer, vocab_size=vocab_size, lowercase=lowercase,
-        of_training=of_training, of_model=of_model,
+        chosen, model=begun.config if begun else model, tokenizer=tokenizer, vocab_size=vocab_size, lowercase=lowercase,
+        of_training=of_training, of_model={} if begun else of_model,
     )  # fmt: skip
+    if fold is not None:
+        check_fold(fold, chosen, valid)
     source = open_rows(data, chosen, reading)
     held_out = None if valid is None else open_rows(valid, chosen, reading)
     about = {
-        "task": task, "version": _version(), "data": names(data), "valid": names(valid), "lowercase": lowercase,
-        "given": given,
+        "task": task, "version": _version(), "data": names(data), "valid": names(valid),
+        "lowercase": begun.lowercase if begun else lowercase, "given": given,
     }  # fmt: skip
     with new_run(out, task) as (final, folder):
-        split = split_rows(source, held_out, chosen, documents=reading.documents, tell=report)
+        if fold is None:
+            split = split_rows(source, held_out, chosen, documents=reading.documents, tell=report)
+        else:
+            split = split_fold(source, chosen, fold)
         parts = dict(zip(("train", "valid"), split, strict=True))
-        skipped = _tell_skipped(source, held_out, report)
+        skipped = tell_skipped(source, held_out, report)
         spec = chosen.suit(parts["train"].size)
-        texts = Corpus(chosen, Watched(parts["train"], chosen, "training the tokenizer", report))
-        words = make_tokenizer(texts, tokenizer, vocab_size, lowercase, spec)
+        if begun is None:
+            texts = Corpus(chosen, Watched(parts["train"], chosen, "training the tokenizer", report))
+            words = make_tokenizer(texts, tokenizer, vocab_size, lowercase, spec)
+        else:
+            words = begun.tokenizer
         if vocab_size is not None and words.vocab_size < vocab_size:
             report(Warned(f"the data gives a vocabulary of {words.vocab_size} tokens, not {vocab_size}."))
-        changes = of_model if model is not None else {**spec.model_settings, **of_model}
-        config = fit_model(chosen, model or spec.model, words, chosen.labels(parts["train"].rows), changes)
+        labels, suited = chosen.labels(parts["train"].rows), spec.training
+        tell_alike(labels, report)
+        if begun is None:
+            changes = of_model if model is not None else {**spec.model_settings, **of_model}
+            config = fit_model(chosen, model or spec.model, words, labels, changes)
+        else:
+            config = fit_start(begun, chosen, labels, of_model)
+            suited = gentle(suited, config.width, parts["train"].size, lora=tuning.lora is not None)
         check_model_settings(of_model, config)
-        settings_ = train_config(spec.training, of_training)
+        settings_ = train_config(suited, of_training)
+        if begun is not None:
+            about |= store_start(
+                begun, folder, chosen, config, tuning, settings_, context=of_model.get("context")
+            )
         stores = {}
         for name, part in parts.items():
-            stores[name], parts[name], left_out = _encode(
+            stores[name], parts[name], left_out = store_part(
                 chosen, name, part, words, config, folder, reading, report
             )
             skipped |= {f"too_long_{name}": left_out} if left_out else {}
         kept = keep_rows(folder / "data" / "valid.jsonl", parts["valid"].rows, chosen)
-        words.save(folder)
+        words.save(folder, segments=config.num_segments > 1)
         sizes = {name: dataclasses.asdict(part.size) for name, part in parts.items()}
         record = {
-            **about, "tokenizer": str(tokenizer or spec.tokenizer), "model": config.to_dict(),
-            "training": settings_.to_dict(), "sizes": {**sizes, "kept": kept}, "skipped": skipped, "stores": stores,
+            **about, "tokenizer": f"of {begun.name}" if begun else str(tokenizer or spec.tokenizer),
+            "model": config.to_dict(), "training": settings_.to_dict(), "sizes": {**sizes, "kept": kept},
+            "skipped": skipped, "stores": stores,
         }  # fmt: skip
-        write_json_atomic(folder / "config.json", family_config(config)[1])
+        write_json_atomic(folder / "config.json", family_of(config, begun.family if begun else None)[1])
         if (generation := generation_config(task, config)) is not None:
             write_json_atomic(folder / "generation_config.json", generation)
         write_json_atomic(folder / "regard.json", record)
     report(Prepared(final, summary(record)))
-    return _run(final, record, settings_, report, resume=False)
-
-
-def _encode(
-    task: Task, name: str, part: Part, words: Tokenizer, config: ModelConfig, folder: Path, reading: Reading,
-    report: Report,
-) -> tuple[list[str], Part, int]:  # fmt: skip
-    """Write a part's token files; give their names, what is left of the part, and how many rows are left out."""
-    place = folder / "data" / name
-    place.mkdir(parents=True)
-    what = "tokenising" if name == "train" else "tokenising the held-out data"
-    part, left_out = encode_part(
-        task, part, words, config, place, what=what, skip_long=reading.skip_long, tell=report
-    )
-    if left_out:
-        texts = "text is" if left_out == 1 else "texts are"
-        report(
-            Warned(f"{left_out} {texts} longer than the context of {config.context} and left out ({name}).")
-        )
-    return sorted(task.open_stores(place)), part, left_out
+    with locked(final):
+        return _run(final, record, settings_, report, resume=False)
 
 
 def _resume(out: str | Path | None, task: str, given: Mapping[str, Any], report: Report) -> RunResult:
@@ -213,31 +230,35 @@ def _resume(out: str | Path | None, task: str, given: Mapping[str, Any], report:
         if name in anew and other not in record["given"]:
             values[other] = None  # it was ours, not the user's
     config = TrainConfig.from_dict({**values, **anew})
+    saved = StateStore(folder / "checkpoints", keep=1, warn=lambda text: None)
+    check_ends(anew, record["training"], saved.progress())
     if config.schedule in ("linear", "cosine", "wsd") and any(
         getattr(config, name) != record["training"][name] for name in ("steps", "epochs")
     ):
-        report(
-            Warned(
-                "the learning rate now falls to the new end; a run that had this end from its start would differ."
-            )
+        text = (
+            "the learning rate now falls to the new end; a run that had this end from its start would differ."
         )
+        report(Warned(text))
     record["training"], record["given"] = config.to_dict(), {**record["given"], **anew}
-    remove_leftovers(folder)
-    report(Prepared(folder, summary(record)))
-    return _run(folder, record, config, report, resume=True)
+    with locked(folder):
+        remove_leftovers(folder)
+        report(Prepared(folder, summary(record)))
+        return _run(folder, record, config, report, resume=True)
 
 
 def _run(
     folder: Path, record: dict[str, Any], config: TrainConfig, report: Report, *, resume: bool
 ) -> RunResult:
     """Train, or train on, in a prepared folder; then measure the best weights on every kept row."""
-    task = get_task(record["task"])
+    task = get_task(record["task"], record["given"].get("label_separator"))
     model_config, tokenizer = read_config(folder), Tokenizer.load(folder)
-    stores, rows = _open_prepared(folder, task, record)
-    examples = task.objective(stores["train"], tokenizer, model_config, seed=config.seed)
+    stores, rows = open_prepared(folder, task, record)
+    read = model_config.replace(context=record["window"]) if record.get("window") else model_config
+    examples = task.objective(stores["train"], tokenizer, read, seed=config.seed)
     batches = Batches(examples, tokens_per_batch=config.batch_tokens, seed=config.seed)
     torch.manual_seed(config.seed)
     module = build(model_config)
+    begin(module, folder, record)
     began_at = 0
 
     def told(event: Event) -> None:
@@ -252,7 +273,7 @@ def _run(
     ) -> tuple[dict[str, float], str | None]:
         report(Working("evaluating"))
         found = task.evaluate(
-            Parts(network, tokenizer, model_config), rows, stores["valid"], quick=True, should_stop=should_stop,
+            Parts(network, tokenizer, read), rows, stores["valid"], quick=True, should_stop=should_stop,
             lowercase=record["lowercase"],
         )  # fmt: skip
         return found.metrics, found.sample
@@ -260,10 +281,12 @@ def _run(
     # What `auto` was found to be is kept: a run killed before its first save must not find something else.
     settings = config.replace(precision=record.get("precision", config.precision))
     trainer = Trainer(
-        module, batches, partial(sequence_loss, smoothing=config.label_smoothing), settings, folder, evaluate=evaluate,
+        module, batches, make_loss(config, model_config, stores["train"]), settings, folder, evaluate=evaluate,
         metric=task.metric, higher_is_better=task.higher_is_better, report=told, resume=resume,
-        save_model=partial(_save_weights, model_config),
+        save_model=partial(save_tuned, model_config, record),
     )  # fmt: skip
+    if not resume:
+        check_warmup(record["given"], config, trainer.horizon, report)
     result = trainer.train()
     known = record.get("result", {})
     if (
@@ -290,24 +313,15 @@ def _run(
         with StopRequest() as stop:
             best = load_parts(folder, device=config.device)
             measured = task.evaluate(
-                best,
-                rows,
-                stores["valid"],
-                quick=False,
-                should_stop=stop.requested,
-                lowercase=record["lowercase"],
-            )
+                dataclasses.replace(best, config=read), rows, stores["valid"], quick=False,
+                should_stop=stop.requested, lowercase=record["lowercase"],
+            )  # fmt: skip
         if stop.requested():
             result = dataclasses.replace(result, reason="interrupted")
         else:
             final = measured
     _finish(folder, record, result, final, task, report)
     return RunResult(folder, result, final)
-
-
-def _save_weights(config: ModelConfig, folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
-    """Write the best weights, by the names of the published family whose model this is, if there is one."""
-    save_weights(folder, weights, config, family_config(config)[0])
 
 
 def _finish(
@@ -320,6 +334,10 @@ def _finish(
     record["result"] = {**numbers, "metrics": final.metrics, "details": final.details}
     write_json_atomic(folder / "regard.json", finite(record))
     try:
+        if result.reason != "interrupted":
+            (folder / START).unlink(missing_ok=True)  # every saved state has all weights
+        if "confusion" in final.details:
+            draw_confusion(folder / "confusion.png", final.details["confusion"], final.details["labels"])
         if (folder / "model.safetensors").exists():
             write_card(folder, record)
         journal = folder / "metrics.jsonl"
@@ -331,67 +349,49 @@ def _finish(
         report(Warned(f"the curves or the card could not be written: {error.strerror or error}."))
 
 
-def _open_prepared(
-    folder: Path, task: Task, record: Mapping[str, Any]
-) -> tuple[dict[str, Stores], list[Values]]:
-    """Open the token files and rows that were prepared.
-
-    Raises:
-        CheckpointError: something is missing or damaged.
-    """
-    try:
-        stores = {part: task.open_stores(folder / "data" / part) for part in ("train", "valid")}
-    except DataError as error:
-        raise CheckpointError(f"{error}; the run needs it, so begin the run again.") from error
-    for part, found in stores.items():
-        if missing := [name for name in record["stores"][part] if name not in found]:
-            raise CheckpointError(
-                f"{folder / 'data' / part / missing[0]}.tokens is missing; the run needs it, so begin the run again."
-            )
-    return stores, read_rows(folder / "data" / "valid.jsonl")
-
-
-def evaluate(
-    run: str | Path,
+def train_folds(
+    task: str,
     data: Data,
     *,
-    beams: int = 4,
-    lowercase: bool = False,
-    reading: Reading | None = None,
-    device: str = "cpu",
-) -> Evaluation:
-    """Measure a run on data of its task's form.
+    folds: int,
+    out: str | Path,
+    report: Report = lambda event: None,
+    **settings: Any,
+) -> Folds:
+    """Train as many models as folds, each with another part of the rows held out, and give mean and spread.
+
+    The runs are OUT/fold-1, OUT/fold-2, ..., all kept; OUT/folds.json has their scores and names the best.
+
+    Args:
+        task: of `train`, whose rows aren't running text.
+        data: as for `train`.
+        folds: how many, from 2 on.
+        out: a folder that isn't there yet, or is empty.
+        report: told what happens in each run.
+        settings: whatever else `train` takes.
 
     Raises:
-        CheckpointError, DataError, ConfigError: the run or the data can't be used.
+        ConfigError, DataError, CheckpointError, TrainingError: as in `train`.
+        KeyboardInterrupt: a run was interrupted; its folder goes on by itself with `resume`.
     """
-    record, reading = read_run(Path(run)), reading or Reading()
-    task = get_task(record["task"])
-    parts = load_parts(run, device=device)
-    part = whole(open_rows(data, task, reading), task, documents=reading.documents)
-    with tempfile.TemporaryDirectory() as folder:
-        part, left_out = encode_part(
-            task, part, parts.tokenizer, parts.config, Path(folder), what="tokenising", skip_long=reading.skip_long,
-            fixed_context=True,
-        )  # fmt: skip
-        rows = list(first_rows(part.rows) if task.joins_documents else part.rows)
-        found = task.evaluate(
-            parts, rows, task.open_stores(Path(folder)), quick=False, lowercase=lowercase or record["lowercase"],
-            beams=beams,
-        )  # fmt: skip
-    details = {"too_long": left_out} if left_out else {}
-    return dataclasses.replace(found, details={**found.details, **details})
-
-
-def _tell_skipped(source: Source, held_out: Source | None, report: Report) -> dict[str, int]:
-    """Say which broken rows were left out, in the pass that has just counted all of them."""
-    skipped = {}
-    for part, read in (("train", source), ("valid", held_out)):
-        if read is not None and read.skipped:
-            skipped[f"bad_{part}"] = read.skipped
-            rows = "1 broken row is" if read.skipped == 1 else f"{read.skipped} broken rows are"
-            report(Warned(f"{rows} left out, first {read.faults[0]}."))
-    return skipped
+    folder = Path(out)
+    if type(folds) is not int or not 2 <= folds <= 1000:
+        raise ConfigError(f"folds={folds!r} must be a whole number from 2 to 1000.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"--out {folder} is not empty; name another folder.")
+    reading: Reading = settings.get("reading") or Reading()
+    chosen, scores = get_task(task, reading.label_separator), []
+    for number in range(folds):
+        run = train(
+            task, data, out=folder / f"fold-{number + 1}", fold=(number, folds), report=report, **settings
+        )
+        if run.training.reason == "interrupted":
+            raise KeyboardInterrupt
+        scores.append(run.evaluation.metrics)
+    found = summarise(folder, scores, chosen)
+    values = {**dataclasses.asdict(found), "path": str(folder), "best": found.best.name}
+    write_json_atomic(folder / "folds.json", finite(values))
+    return found
 
 
 def _version() -> str:

@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("task", DATA)
 def test_every_task_is_measured(folder, monkeypatch, capsys, task):
     monkeypatch.chdir(folder)
-    words = ["evaluate", task, *DATA[task], "--beams", "1"]
+    words = ["evaluate", task, *DATA[task], *(["--beams", "1"] if TASKS[task].writes else [])]
     assert main([*words, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["run"] == task
@@ -59,3 +59,11 @@ def test_long_texts_and_unknown_labels(folder, monkeypatch, capsys):
         "new.tsv:1: the label 'animals' does not occur in the training data. did you mean 'animal'?"
         in capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize("task", [task for task in DATA if not TASKS[task].writes])
+@pytest.mark.parametrize("flag", [["--beams", "3"], ["--lowercase"]])
+def test_flags_of_texts_that_are_written_are_for_tasks_that_write(folder, monkeypatch, capsys, task, flag):
+    monkeypatch.chdir(folder)
+    assert main(["evaluate", task, *DATA[task], *flag]) == 2
+    assert f"{flag[0][2:]} has no effect on {task}" in capsys.readouterr().err

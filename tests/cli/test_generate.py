@@ -122,3 +122,70 @@ def test_nothing_that_steers_a_terminal_is_printed(
         shown = capsys.readouterr().out
         assert shown.startswith("\\x1b[2J\\u202e")
         assert not any(c in shown for c in "\x1b\x07\x08\r\x9b\u202e\x00")
+
+
+def test_beams_and_guesses_and_choices(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    short = ["--max-tokens", "8"]
+    assert main(["generate", run, "a dog", "--greedy", *short]) == 0
+    greedy = capsys.readouterr().out
+    assert greedy == written(["a dog"], temperature=0.0, max_tokens=8)[0] + "\n"
+    for guess in (["--lookup", "4"], ["--draft", run]):
+        assert main(["generate", run, "a dog", "--greedy", *guess, *short]) == 0
+        assert capsys.readouterr().out == greedy
+    words = ["--beams", "4", "--diverse", "2", "--length-penalty", "0.5", "--no-repeat-ngram", "2", *short]
+    assert main(["generate", run, "a dog", *words, "--n-best", "3"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    same = {
+        "num_beams": 4,
+        "beam_groups": 2,
+        "diversity_penalty": 1.0,
+        "length_penalty": 0.5,
+        "no_repeat_ngram": 2,
+    }
+    (found,) = generate(writer(), ["a dog"], num_return=3, max_tokens=8, **same)  # type: ignore[arg-type]
+    assert shown[0] == "a dog"
+    assert [line[12:] for line in shown[1:]] == [c.text.replace("\n", " ") for c in found.candidates]
+    assert main(["generate", run, "a dog", "--one-of", "tired", "--one-of", "wide"]) == 0
+    assert capsys.readouterr().out in ("a dogtired\n", "a dogwide\n")
+    assert main(["generate", run, "a dog", "--bias", "q=9999", "--greedy", *short]) == 0
+    assert capsys.readouterr().out == "a dog" + "q" * 8 + "\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--bias", "dog"], "is not TEXT=NUMBER"),
+        (["--greedy", "--temperature", "1"], "exclude each other"),
+        (["--beams", "4", "--stream"], "--stream is for one text"),
+        (["--beams", "4", "--diverse", "3"], "does not divide"),
+        (["--lookup", "99"], "lookup=99"),
+        (["--input", "in.txt"], "go together"),
+        (["--n-best", "2", "--greedy"], "num_return=2 exceeds num_beams=1"),
+    ],
+)
+def test_flags_that_cannot_be(
+    run: str, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = [] if "--input" in words else ["a"]
+    assert main(["generate", run, *prompts, *words]) == 2
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert (shown.out, shown.err.count("\n")) == ("", 1)
+
+
+def test_a_file_of_prompts_gives_an_object_a_line(
+    run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, target = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    prompts = ["a dog", "two birds", "a dog", ""]
+    source.write_text("\n".join(prompts) + "\n")
+    words = ["generate", run, "--input", str(source), "--output", str(target), "--max-tokens", "9"]
+    assert main(words) == 0
+    rows = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [row["prompt"] for row in rows] == prompts
+    assert rows[0] == rows[2]  # a line's text depends on the line alone
+    assert rows[1]["text"] == generate(writer(), ["two birds"], max_tokens=9, seed=0)[0].text
+    source.write_text("z" * 60 + "\na\n")
+    target.unlink()
+    assert main(words) == 2
+    assert f"{source}:1: has 60 tokens" in capsys.readouterr().err

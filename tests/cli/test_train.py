@@ -45,7 +45,8 @@ def test_every_task_trains_from_files(here, capsys, task):
     assert metric in said["metrics"]
     run = here / "run"
     written = {path.name for path in run.iterdir()}
-    assert written - {"generation_config.json"} == FILES
+    assert written - {"generation_config.json", "confusion.png"} == FILES
+    assert ("confusion.png" in written) == (task in ("classify", "tag"))
     assert ("generation_config.json" in written) == (task in ("translate", "generate", "denoise"))
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
     record = record_of(run)

@@ -69,3 +69,6 @@ class FakeDecoding:
         self.moves.append(rows.tolist())
         self.prefixes = [list(self.prefixes[row]) for row in rows.tolist()]
         self.batch = len(self.prefixes)
+
+    def rewind(self, count: int) -> None:
+        self.prefixes = [prefix[: len(prefix) - count] for prefix in self.prefixes]

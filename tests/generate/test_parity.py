@@ -157,6 +157,12 @@ def test_settings_of_sampling_are_read_with_their_usual_values(tmp_path: Path) -
     config = search_config(write(tmp_path, do_sample=True, temperature=0.6, top_p=0.9), CONFIG).search()
     assert (config.temperature, config.top_k, config.top_p, config.num_beams) == (0.6, 50, 0.9, 1)
     assert search_config(write(tmp_path, do_sample=True, top_k=None), CONFIG).config.top_k == 0
+    rare = {"typical_p": 0.9, "epsilon_cutoff": 3e-4, "eta_cutoff": 1e-3}
+    config = search_config(write(tmp_path, do_sample=True, **rare), CONFIG).config
+    assert {name: getattr(config, name) for name in rare} == rare
+    diverse = write(tmp_path, num_beams=6, num_beam_groups=3, diversity_penalty=0.5)
+    config = search_config(diverse, CONFIG).config
+    assert (config.num_beams, config.beam_groups, config.diversity_penalty) == (6, 3, 0.5)
     # Without do_sample they say nothing, in a file.
     assert search_config(write(tmp_path, temperature=0.6, top_p=0.9), CONFIG).config.temperature == 0
 
@@ -174,6 +180,27 @@ def test_lengths_count_the_prompt_or_only_new_tokens(tmp_path: Path) -> None:
     new = search_config(write(tmp_path, max_length=12, max_new_tokens=6), CONFIG)
     assert new.search(20).max_tokens == 6
     assert search_config(write(tmp_path), CONFIG).search(20).max_tokens == SearchConfig().max_tokens
+
+
+def test_a_task_has_settings_of_its_own(tmp_path: Path) -> None:
+    tasks = {
+        "summarization": {"prefix": "summarize: ", "max_length": 9, "min_length": 4, "num_beams": 4},
+        "translation_en_to_de": {"prefix": 3},
+    }
+    (tmp_path / "config.json").write_text(json.dumps({"task_specific_params": tasks}))
+    published = search_config(write(tmp_path, num_beams=2, no_repeat_ngram_size=3), CONFIG)
+    found = published.task("summarization")
+    assert found is not None
+    assert (found.prefix, found.published.config.num_beams, published.config.num_beams) == (
+        "summarize: ",
+        4,
+        2,
+    )
+    config = found.published.search()
+    assert (config.max_tokens, config.min_tokens, config.no_repeat_ngram) == (8, 3, 3)
+    assert published.task("translation_en_to_fr") is None
+    with pytest.raises(ConfigError, match="translation_en_to_de: prefix=3 must be text"):
+        published.task("translation_en_to_de")
 
 
 def test_older_files_say_it_in_config_json(tmp_path: Path) -> None:
@@ -195,12 +222,30 @@ def test_older_files_say_it_in_config_json(tmp_path: Path) -> None:
     assert (published.eos, published.pad_id) == ((2, 3), 2)
 
 
+def test_what_is_not_built_is_refused_where_it_would_be_used(tmp_path: Path) -> None:
+    published = search_config(write(tmp_path, penalty_alpha=0.5, top_k=4), CONFIG)
+    with pytest.raises(ConfigError, match=r"generation_config.json: penalty_alpha=0.5 isn't built here"):
+        published.transforms(published.search())
+    with pytest.warns(UserWarning, match="penalty_alpha=0.5 isn't built here; this search goes without it"):
+        published.transforms(published.search(num_beams=2))
+    published = search_config(write(tmp_path, do_sample=True, num_beams=4), CONFIG)
+    assert (published.config.num_beams, published.config.temperature) == (4, 0)
+    with pytest.warns(UserWarning, match="do_sample with num_beams=4"):
+        published.transforms(published.search())
+    with pytest.raises(ConfigError, match="do_sample with num_beams=4"):
+        published.transforms(published.search(num_beams=1, temperature=0.5))
+    published = search_config(write(tmp_path, forced_decoder_ids=[[1, 5]], early_stopping=1), CONFIG)
+    assert published.config.early_stopping is True
+    with pytest.raises(ConfigError, match="forced_decoder_ids"):
+        published.transforms(published.search())
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"typical_p": 0.5}, "typical_p=0.5 isn't built here"),
-        ({"num_beam_groups": 2}, "num_beam_groups=2"),
-        ({"do_sample": True, "num_beams": 4}, "do_sample with num_beams=4"),
+        ({"num_beam_groups": 2, "num_beams": 3}, "beam_groups=2 does not divide num_beams=3"),
+        ({"num_beam_groups": 2, "num_beams": 4}, "beam_groups=2 and diversity_penalty=0 go together"),
+        ({"do_sample": True, "typical_p": 0}, "typical_p=0 leaves no token"),
         ({"num_beams": "four"}, "num_beams='four'"),
         ({"eos_token_id": "2"}, "eos_token_id='2' must be an id"),
         ({"bad_words_ids": 3}, "bad_words_ids=3 must be a list"),

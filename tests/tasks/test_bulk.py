@@ -98,7 +98,7 @@ def test_a_bom_is_no_text(tmp_path: Path) -> None:
         (b"abc\xc3", {}, DataError, "byte 3 is no utf-8"),
         (b"a\nb\0c\n", {}, DataError, "in.txt:2: a NUL character"),
         (b"abc", {"encoding": "utf-16"}, DataError, "no utf-16 text"),
-        (b"abc", {"encoding": "utf-88"}, ConfigError, "--encoding utf-88 is no encoding"),
+        (b"abc", {"encoding": "utf-88"}, ConfigError, "unknown encoding 'utf-88'. did you mean 'utf-8'"),
         (b"abc", {"encoding": "rot13"}, ConfigError, "rot13"),
         (b"abc", {"encoding": "base64"}, ConfigError, "base64"),
         (b"ok\n" * 5 + b"z" * 30, {}, DataError, r"in.txt:6: has 30 letters. Or leave an empty line"),

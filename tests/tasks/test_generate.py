@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from tests.tasks.small import make_parts, tokenizer, writer
 
 from regard.errors import ConfigError, DataError
-from regard.tasks import generate as module
+from regard.models.decoding import Decoding
+from regard.tasks.base import Parts
 from regard.tasks.generate import Generation, generate
+from regard.tasks.writing import Writer
 
 PROMPTS = ("a dog", "the animal didn't", "", "t", "two birds sing", "it was too wide because it was")
 
@@ -132,11 +137,11 @@ def test_what_only_began_like_a_stop_string_is_let_out() -> None:
 def test_a_stop_string_in_what_is_held_back_to_the_end_counts() -> None:
     tokens = tokenizer("byte")
     written: list[str] = []
-    whole = module._Writer(tokens, ["é"], written.append)
+    whole = Writer(tokens, ["é"], written.append)
     for token in tokens.encode("abé"):
         whole.add(token)
     assert (whole.text, whole.stopped, written) == ("ab", True, ["a", "b"])
-    half = module._Writer(tokens, ["\ufffd"], None)
+    half = Writer(tokens, ["\ufffd"], None)
     for token in tokens.encode("abé")[:-1]:
         half.add(token)
     assert not half.stopped
@@ -240,3 +245,126 @@ def test_settings_that_cannot_be(settings: dict[str, object], said: str, prompts
 def test_a_model_that_cannot_generate_says_so(changes: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="can't generate, which takes a decoder"):
         generate(make_parts(**changes), ["a"])  # type: ignore[arg-type]
+
+
+def repeats() -> Parts:
+    """Give a decoder that soon repeats itself."""
+    return make_parts("decoder", context=64, seed=5)
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"temperature": 0.9, "seed": 2}], ids=str)
+def test_guesses_change_no_text(settings: dict[str, Any]) -> None:
+    parts, other = repeats(), make_parts("decoder", context=64, seed=6)
+    wanted = generate(parts, PROMPTS, max_tokens=90, **settings)
+    assert max(found.windows for found in wanted) > 1
+    for guess in ({"lookup": 5}, {"draft": other}, {"draft": parts}):
+        found = generate(parts, PROMPTS, max_tokens=90, **guess, **settings)
+        assert [(one.text, one.finished) for one in found] == [(one.text, one.finished) for one in wanted]
+
+
+def test_guesses_save_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = repeats()
+    steps = 0
+    advance = Decoding.advance
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        return advance(self, *args, **kwargs)
+
+    monkeypatch.setattr(Decoding, "advance", counted)
+    (plain,) = generate(parts, ["a dog"], temperature=0.0, max_tokens=50)
+    without, steps = steps, 0
+    (found,) = generate(parts, ["a dog"], temperature=0.0, max_tokens=50, lookup=8)
+    assert found.text == plain.text
+    assert without == plain.tokens
+    assert steps < without
+
+
+def test_a_draft_needs_the_same_vocabulary() -> None:
+    with pytest.raises(ConfigError, match="another vocabulary"):
+        generate(repeats(), ["a"], draft=make_parts("decoder", words="bpe"))
+    with pytest.raises(ConfigError, match="an encoder-decoder and can't generate"):
+        generate(repeats(), ["a"], draft=make_parts("encoder-decoder"))
+    with pytest.raises(ConfigError, match="give one of them"):
+        generate(repeats(), ["a"], draft=repeats(), lookup=3)
+
+
+def test_beams_give_the_n_best_and_rows_give_what_each_gives_alone() -> None:
+    parts = repeats()
+    for settings in ({"num_beams": 4}, {"num_beams": 4, "beam_groups": 2, "diversity_penalty": 0.5}):
+        settings |= {"num_return": 3, "max_tokens": 12, "length_penalty": 0.7, "stop": ["zz"]}
+        found = generate(parts, PROMPTS, **settings)  # type: ignore[arg-type]
+        for prompt, one in zip(PROMPTS, found, strict=True):
+            assert len(one.candidates) == 3
+            assert one.text == one.candidates[0].text
+            scores = [candidate.score for candidate in one.candidates]
+            assert scores == sorted(scores, reverse=True)
+            (single,) = generate(parts, [prompt], **settings)  # type: ignore[arg-type]
+            assert [c.text for c in single.candidates] == [c.text for c in one.candidates]
+    greedy = generate(parts, PROMPTS, temperature=0.0, max_tokens=90)
+    wide = generate(parts, PROMPTS, num_beams=4, max_tokens=90, early_stopping="never")
+    assert max(one.windows for one in wide) > 1
+    assert [one.text for one in greedy] != [one.text for one in wide]
+    with pytest.raises(DataError, match=r"prompt 1 has 5 tokens, which leaves no room for 90 more"):
+        generate(parts, ["a dog"], num_beams=3, num_return=2, max_tokens=90)
+
+
+def test_beams_stop_at_a_string() -> None:
+    parts = repeats()
+    (free,) = generate(parts, ["a dog"], num_beams=3, max_tokens=20)
+    stop = free.text[4:6]
+    (cut,) = generate(parts, ["a dog"], num_beams=3, max_tokens=20, stop=[stop])
+    assert stop not in cut.text
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"num_beams": 3}, {"temperature": 2.0, "seed": 1}, {"lookup": 4}], ids=str
+)
+def test_the_output_is_one_of_the_given_texts(settings: dict[str, Any]) -> None:
+    choices = ["tired", "wide", "tired and wide", "a dog"]
+    found = generate(repeats(), PROMPTS, one_of=choices, **settings)
+    assert {one.text for one in found} <= set(choices)
+    assert all(one.finished for one in found)
+    alone = generate(repeats(), [PROMPTS[2]], one_of=choices, rows=[2], **settings)
+    assert alone[0].text == found[2].text
+    with pytest.raises(DataError, match="no room for"):
+        generate(repeats(), ["a" * 60], one_of=choices)
+
+
+def test_bias_and_rows() -> None:
+    parts = repeats()
+    (free,) = generate(parts, ["a dog"], temperature=0.0, max_tokens=8)
+    (other,) = generate(parts, ["a dog"], temperature=0.0, max_tokens=8, bias={free.text[0]: -50.0})
+    assert other.text[0] != free.text[0]
+    (forced,) = generate(parts, ["a dog"], temperature=0.0, max_tokens=8, bias={"q": 1e4})
+    assert forced.text == "q" * 8
+    with pytest.raises(ConfigError, match="'dog' is 3 tokens"):
+        generate(parts, ["a"], bias={"dog": 1.0})
+    one, two = generate(parts, ["a dog", "a dog"], rows=[7, 7], seed=1, max_tokens=20)
+    assert one == two
+
+
+def test_a_model_that_was_published_to_sample_does_so_as_its_file_says(tmp_path: Path) -> None:
+    import json
+
+    import regard
+
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=tokenizer().vocab_size, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=24, max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        initializer_range=0.4,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path)
+    tokenizer().save(tmp_path)
+    said = {"do_sample": True, "temperature": 0.5, "top_k": 3, "repetition_penalty": 1.3, "eos_token_id": 2}
+    (tmp_path / "generation_config.json").write_text(json.dumps(said))
+    model = regard.load(tmp_path)
+    wanted = model.generate("a dog", seed=1, temperature=0.5, top_k=3, repetition_penalty=1.3, max_tokens=30)
+    assert model.generate("a dog", seed=1, max_tokens=30) == wanted
+    greedy = model.generate("a dog", temperature=0.0, max_tokens=30)
+    plain = Parts(model.parts.module, model.parts.tokenizer, model.parts.config)
+    assert greedy == generate(plain, ["a dog"], temperature=0.0, repetition_penalty=1.3, max_tokens=30)[0]
+    assert greedy.text != generate(plain, ["a dog"], temperature=0.0, max_tokens=30)[0].text

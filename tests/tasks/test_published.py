@@ -33,7 +33,9 @@ def words(frame: str) -> regard.Tokenizer:
     backend.post_processor = TemplateProcessing(
         single=frame, special_tokens=[(name, backend.token_to_id(name)) for name in names]
     )
-    return regard.Tokenizer(backend, specials={"pad": "<pad>", "bos": "<bos>", "eos": "<eos>", "unk": "<unk>"})
+    return regard.Tokenizer(
+        backend, specials={"pad": "<pad>", "bos": "<bos>", "eos": "<eos>", "unk": "<unk>"}
+    )
 
 
 def published(folder: Path, name: str, tokenizer: regard.Tokenizer, **settings: Any) -> Any:
@@ -81,21 +83,27 @@ def test_translate_frames_sources_and_searches_as_published(tmp_path: Path, fram
     assert model.config.vocab_size == ours.config.vocab_size
 
 
-def test_languages_frame_the_source_and_begin_the_target(tmp_path: Path) -> None:
-    tokenizer = words("$A <eos> en_XX")
+@pytest.mark.parametrize(
+    ("frame", "place"),  # mBART of 2020 starts with the language, mBART-50 has it after a start token
+    [("$A <eos> en_XX", "decoder_start_token_id"), ("en_XX $A <eos>", "forced_bos_token_id")],
+)
+def test_languages_frame_the_source_and_begin_the_target(tmp_path: Path, frame: str, place: str) -> None:
+    tokenizer = words(frame)
     model = published(tmp_path, "MBart", tokenizer)
     target = tokenizer.token_to_id("ro_RO")
-    expected = theirs(model, tokenizer, list(SENTENCES[:4]), num_beams=1, forced_bos_token_id=target)
+    expected = theirs(model, tokenizer, list(SENTENCES[:4]), num_beams=1, **{place: target})
     ours = regard.load(tmp_path)
     settings: dict[str, Any] = {"beams": 1, "max_tokens": 20, "target_language": "ro_RO"}
     found = ours.translate(list(SENTENCES[:4]), source_language="en_XX", **settings)
     assert [result.text for result in found] == expected
     other = ours.translate(list(SENTENCES[:4]), source_language="ro_RO", **settings)
     assert [result.text for result in other] != expected
-    with pytest.raises(ConfigError, match="'ro_RX'.*did you mean 'ro_RO'"):
+    with pytest.raises(ConfigError, match=r"'ro_RX'.*did you mean 'ro_RO'"):
         ours.translate(list(SENTENCES[:4]), source_language="ro_RX", **settings)
     with pytest.raises(ConfigError, match="did you mean 'ro_RO'"):
         ours.translate("a dog", target_language="ro_RX")
+    with pytest.raises(ConfigError, match="'dog' is not one of this tokenizer's 2 codes"):
+        ours.translate("a dog", target_language="dog")
 
 
 def test_generate_frames_its_prompt(tmp_path: Path) -> None:

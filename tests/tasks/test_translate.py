@@ -154,9 +154,11 @@ def test_each_kind_of_model_says_what_it_can_do() -> None:
     for verb, config in can.items():
         assert verb_of(config) == verb
         check_verb(config, verb)
-    with pytest.raises(ConfigError, match=r"is a decoder and can't translate.*; it can generate\."):
+    with pytest.raises(ConfigError, match=r"is a decoder and can't translate.*; it can generate, .*embed\."):
         check_verb(can["generate"], "translate")
-    with pytest.raises(ConfigError, match=r"is an encoder-decoder and can't generate.*; it can translate\."):
+    with pytest.raises(
+        ConfigError, match=r"is an encoder-decoder and can't generate.*; it can translate, .*embed\."
+    ):
         check_verb(can["translate"], "generate")
     labels = ("a", "b")
     for config in (
@@ -166,5 +168,14 @@ def test_each_kind_of_model_says_what_it_can_do() -> None:
     ):
         assert verb_of(config) is None
         for verb in can:
-            with pytest.raises(ConfigError, match="writes no text; evaluate measures"):
+            with pytest.raises(ConfigError, match=r"; it can .*embed\."):
                 check_verb(config, verb)
+
+
+def test_coverage_prefers_texts_that_looked_at_the_whole_source() -> None:
+    plain = translate(translator(), SENTENCES, max_tokens=12)
+    covered = translate(translator(), SENTENCES, max_tokens=12, coverage_penalty=2.0)
+    assert [one.text for one in plain] != [one.text for one in covered]
+    same([covered[2]], translate(translator(), [SENTENCES[2]], max_tokens=12, coverage_penalty=2.0))
+    with pytest.raises(ConfigError, match="ignored without a beam search"):
+        translate(translator(), ["a dog"], beams=1, coverage_penalty=0.2)

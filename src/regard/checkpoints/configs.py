@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
+from regard.checkpoints.misspelt import near_name
 from regard.checkpoints.tables import REQUIRED, Family, Head, Key, Settings, Several
-from regard.config import ModelConfig
-from regard.errors import ConfigError, suggest
+from regard.config import ModelConfig, check_types
+from regard.errors import ConfigError, RegardError, suggest
 
 __all__ = ["ACTIVATIONS", "labels", "read_config", "rope", "tokens", "windows", "write_config"]
 
@@ -24,8 +27,11 @@ _NAMES = """
     remove_invalid_values exponential_decay_length_penalty suppress_tokens begin_suppress_tokens max_new_tokens
     cache_implementation
 """
+_MOST_LABELS = 1_000_000
+_MULTI_LABEL = "multi_label_classification"
 _EVERYWHERE = frozenset(_NAMES.split())
 """Keys that any configuration may have and that change nothing here; those that name code are never followed."""
+_HINTS = get_type_hints(ModelConfig)
 
 
 def read_config(family: Family, theirs: Settings, tensors: Collection[str] = ()) -> ModelConfig:
@@ -44,11 +50,17 @@ def read_config(family: Family, theirs: Settings, tensors: Collection[str] = ())
         raise ConfigError("these weights are quantised; load the checkpoint that they were made from.")
     head = _head(family, theirs, tensors)
     ours: Settings = {**family.fixed}
+    # One value by one first: what is read from several may count on the sizes.
     for key in family.keys:
-        ours |= key.read(theirs) if isinstance(key, Several) else _read(family, key, theirs)
+        ours |= {} if isinstance(key, Several) else _read(family, key, theirs)
+    for key in family.keys:
+        ours |= _read_several(key, theirs) if isinstance(key, Several) else {}
     for name, tensor in family.optional.items():
         ours[name] = any(found in tensors for found in (tensor, family.prefix + tensor))
-    return ModelConfig.from_dict({**ours, **head.fields, **_labels_of(head, theirs)})
+    try:
+        return ModelConfig.from_dict({**ours, **head.fields, **_labels_of(head, theirs)})
+    except ConfigError as error:
+        raise ConfigError(_in_their_words(family, str(error))) from None
 
 
 def write_config(family: Family, config: ModelConfig) -> Settings | None:
@@ -71,8 +83,11 @@ def write_config(family: Family, config: ModelConfig) -> Settings | None:
 
 
 def _head(family: Family, theirs: Settings, tensors: Collection[str]) -> Head:
-    named = theirs.get("architectures") or [_guess(family, tensors)]
-    name = named[0] if isinstance(named, list) and named else named
+    named = theirs.get("architectures")
+    named = [_guess(family, tensors)] if named is None or named == [] else named
+    name = named[0] if isinstance(named, list) else named
+    if not isinstance(name, str):
+        raise ConfigError(f"config.json: architectures={_short(named)} must be a list of names of classes.")
     if name not in family.heads:
         hint = suggest(str(name), family.heads) or f"Known are {', '.join(family.heads)}."
         raise ConfigError(f"the class {name!r} of {family.name} isn't built here. {hint}")
@@ -90,38 +105,82 @@ def _check_keys(family: Family, theirs: Settings) -> None:
     if not isinstance(theirs, dict):
         raise ConfigError("config.json must hold an object.")
     known = _EVERYWHERE | {"id2label", "label2id", "num_labels", "quantization_config"}
-    needed: dict[str, tuple[str, ...]] = {}
+    said = {name for name, value in theirs.items() if value is not None}
+    missed: list[str] = ["id2label", "num_labels"]  # what a misspelling would be the loss of
     for key in family.keys:
+        names = key.keys if isinstance(key, Several) else (key.theirs, *key.aliases)
+        known |= set(names)
         if isinstance(key, Several):
-            known |= set(key.keys)
-        else:
-            known |= {key.theirs, *key.aliases}
-            needed[key.theirs] = key.aliases
+            missed += [name for name in names if key.matters and name not in theirs]
+        elif not said & set(names):
+            missed += names
     for name in theirs:
-        if name not in known and not name.startswith("_"):
-            hint = suggest(name, [k for k in known if k not in theirs and k not in _EVERYWHERE])
-            if hint:
-                raise ConfigError(f"config.json: unknown key {name!r}. {hint}")
+        near = None if name in known or name.startswith("_") else near_name(name, missed)
+        if near is not None:
+            raise ConfigError(f"config.json: unknown key {name!r}. did you mean {near!r}?")
     missing = [
         key.theirs
         for key in family.keys
-        if isinstance(key, Key) and key.default is REQUIRED and not {key.theirs, *key.aliases} & theirs.keys()
+        if isinstance(key, Key) and key.default is REQUIRED and not {key.theirs, *key.aliases} & said
     ]
     if missing:
         raise ConfigError(f"config.json says too little for {family.name}: {', '.join(missing)} is missing.")
 
 
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _cut(text: str) -> str:
+    """Shorten the numbers in a message."""
+    return re.sub(r"(\d{20})\d{20,}", r"\1...", text)
+
+
 def _read(family: Family, key: Key, theirs: Settings) -> Settings:
     found = [name for name in (key.theirs, *key.aliases) if name in theirs]
     value = theirs[found[0]] if found else key.default
+    if value is None and (key.ours is None or type(None) not in get_args(_HINTS[key.ours])):
+        value = key.default  # null is as good as none, where it isn't a value
     if key.ours is None:
         if value != key.default:
-            raise ConfigError(f"{family.name} with {key.theirs}={value!r} isn't built here.")
+            raise ConfigError(f"{family.name} with {key.theirs}={_short(value)} isn't built here.")
         return {}
-    if key.swap is None or not found:
+    if key.swap is not None:
         # The default of a key is in their words, as a value of the file would be.
-        return {key.ours: value if key.swap is None else _swapped(key, value)}
-    return {key.ours: _swapped(key, value)}
+        return {key.ours: _swapped(key, value)}
+    try:
+        check_types({key.ours: value})
+    except ConfigError as error:
+        name = found[0] if found else key.theirs
+        raise ConfigError("config.json: " + _cut(str(error).replace(key.ours, name, 1))) from None
+    return {key.ours: value}
+
+
+def _read_several(key: Several, theirs: Settings) -> Settings:
+    """Read keys that belong together, with one error for whatever can't be in them."""
+    said = {name: value for name, value in theirs.items() if value is not None or name in key.null}
+    shown = ", ".join(f"{name}={_short(theirs[name])}" for name in key.keys if name in said)
+    try:
+        found = key.read(said)
+        check_types(found)
+    except RegardError as error:
+        text = _cut(str(error))
+        named = any(name in text for name in key.keys)
+        raise ConfigError(text if named or not shown else f"config.json: {shown}: {text}") from None
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"config.json: {shown or key.keys[0]} can't be read ({_cut(str(error))})."
+        ) from None
+    return found
+
+
+def _in_their_words(family: Family, text: str) -> str:
+    """Name the keys of config.json in an error about our fields."""
+    for key in family.keys:
+        if isinstance(key, Key) and key.ours is not None:
+            text = re.sub(rf"\b{key.ours}(?==)", key.theirs, text)
+    return text
 
 
 def _swapped(key: Key, value: Any) -> Any:
@@ -157,7 +216,7 @@ def tokens(
         for role, name in names.items():
             value = theirs.get(name, usual[role])
             value = value[0] if isinstance(value, list) and value else value
-            inside = type(value) is int and 0 <= value < theirs.get(size, 0)
+            inside = type(value) is int and 0 <= value < theirs.get(size, math.inf)
             # Some configurations name an id that the vocabulary hasn't, -1 for instance, and mean none.
             found[f"{role}_id"] = value if inside or not (value is None or type(value) is int) else None
         return found
@@ -169,7 +228,8 @@ def tokens(
             if role != "start" or config.kind == "encoder-decoder"
         }
 
-    return Several(tuple(names.values()), read, write)
+    # Some configurations have other names for them, which say nothing new.
+    return Several(tuple(names.values()), read, write, null=tuple(names.values()), matters=False)
 
 
 def rope(*, base: float = 10_000.0) -> Several:
@@ -197,7 +257,7 @@ def rope(*, base: float = 10_000.0) -> Several:
     def checked(theirs: Settings) -> Settings:
         try:
             return read(theirs)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ConfigError(
                 f"config.json: the settings of rotary positions can't be read ({error})."
             ) from None
@@ -244,6 +304,10 @@ def windows(
             everywhere = [i for i, kind in enumerate(kinds) if kind == "full_attention"]
         else:
             gap = theirs.get("sliding_window_pattern", every)
+            if type(gap) is not int or gap < 0:
+                raise ConfigError(
+                    f"config.json: sliding_window_pattern={_short(gap)} must be a whole number."
+                )
             everywhere = [i for i in range(count) if gap and (i + 1) % gap == 0]
             if first is not None:
                 everywhere = [i for i in range(count) if i < theirs.get(first, 0)]
@@ -265,20 +329,30 @@ def windows(
             theirs[first] = next((i for i, kind in enumerate(kinds) if kind[0] == "s"), config.num_layers)
         return theirs
 
-    return Several(known, read, write)
+    return Several(known, read, write, null=("sliding_window",))
 
 
 def _labels_of(head: Head, theirs: Settings) -> Settings:
-    if head.fields.get("head") not in ("classify", "tag"):
+    kind, problem = head.fields.get("head"), theirs.get("problem_type")
+    if kind not in ("classify", "tag"):
         return {}
-    return {"labels": labels(theirs)}
+    found = labels(theirs)
+    if kind == "classify" and problem == "regression" and len(found) > 1:
+        raise ConfigError(f"config.json: regression with {len(found)} numbers isn't built here; one is.")
+    return {"labels": found, "multi_label": kind == "classify" and problem == _MULTI_LABEL}
 
 
 def labels(theirs: Settings) -> list[str]:
     """Give the names of the classes in their order; without any they are LABEL_0 and so on, two of them."""
     named = theirs.get("id2label")
     if named is None:
-        return [f"LABEL_{i}" for i in range(theirs.get("num_labels", 2))]
+        count = theirs.get("num_labels")
+        count = 2 if count is None else count
+        if type(count) is not int or not 1 <= count <= _MOST_LABELS:
+            raise ConfigError(
+                f"config.json: num_labels={_short(count)} must be a whole number up to {_MOST_LABELS:,}."
+            )
+        return [f"LABEL_{i}" for i in range(count)]
     try:
         ordered = sorted((int(i), str(name)) for i, name in named.items())
     except (AttributeError, TypeError, ValueError):
@@ -294,6 +368,7 @@ def _written_labels(config: ModelConfig) -> Settings:
     return {
         "id2label": {str(i): label for i, label in enumerate(config.labels)},
         "label2id": {label: i for i, label in enumerate(config.labels)},
+        **({"problem_type": _MULTI_LABEL} if config.multi_label else {}),
     }
 
 

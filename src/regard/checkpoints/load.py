@@ -21,6 +21,7 @@ from regard.checkpoints.configs import read_config, write_config
 from regard.checkpoints.families import FAMILIES
 from regard.checkpoints.files import is_finite, read_json, save_tensors, write_json_atomic
 from regard.checkpoints.header import listed
+from regard.checkpoints.misspelt import near_name
 from regard.checkpoints.sentences import save_sentence_settings, sentence_settings
 from regard.checkpoints.shards import Weights
 from regard.checkpoints.tables import Bound, Family, Head, Settings, bind
@@ -68,8 +69,9 @@ def model_config(folder: Path, tensors: Iterable[str] = ()) -> tuple[Family | No
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} must hold an object with the model's settings.")
     kind = content.pop("model_type", None)
-    if kind != OURS and kind not in FAMILIES:
-        hint = suggest(str(kind), FAMILIES) or f"Known are {', '.join(FAMILIES)} and {OURS}."
+    if not isinstance(kind, str) or (kind != OURS and kind not in FAMILIES):
+        near = near_name(str(kind), FAMILIES, every=4)
+        hint = f"did you mean {near!r}?" if near else f"Known are {', '.join(FAMILIES)} and {OURS}."
         what = "no model_type" if kind is None else f"model_type {kind!r}, which isn't built here"
         raise CheckpointError(f"{path} has {what}. {hint}")
     try:
@@ -141,6 +143,33 @@ def load_model(
     _check_when_used(module, {sources[key]: tensor for key, tensor in placed.items()}, folder, warn)
     sentences = sentence_settings(folder) if family else None
     return Loaded(module.to(device).eval(), config, family.name if family else None, tuple(unused), sentences)
+
+
+def read_tensors(
+    folder: Path, weights: Path | None, config: ModelConfig, family: str | None, *,
+    warn: Callable[[str], None] = warnings.warn,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Read what of a folder's weights has a place in another model of the same family, such as one with another head.
+
+    Returns:
+        The tensors by our names, tied ones under each of theirs, as copies in fp32 that can be trained. What isn't
+        there, or has another shape, is left out.
+    """
+    with Weights(weights or folder, warn=warn) as stored:
+        with torch.device("meta"), _NoDraws():
+            own = build(config).state_dict(keep_vars=True)
+        found: dict[int, Tensor] = {}
+        for row in _bound(FAMILIES[family] if family else None, config, own, stored.names())[0]:
+            if any(name not in stored for name in row.theirs):
+                continue
+            if _shapes(row, stored) != [tuple(own[name].shape) for name in row.ours]:
+                continue
+            ours = row.transform.to_ours([stored.tensor(name) for name in row.theirs])
+            for name, tensor in zip(row.ours, ours, strict=True):
+                if id(own[name]) not in found:
+                    # Mapped weights can't be written, and views aren't contiguous.
+                    found[id(own[name])] = torch.empty(tensor.shape).copy_(tensor)
+        return {name: found[id(parameter)] for name, parameter in own.items() if id(parameter) in found}
 
 
 def save_model(
@@ -220,6 +249,13 @@ def their_tensors(family: Family, config: ModelConfig, weights: Mapping[str, Ten
     missing = [name for name in weights if place[name] not in written]
     assert not missing, f"the table of {family.name} has no row for {missing}"
     return theirs
+
+
+def table_of(family: Family | None, config: ModelConfig, names: Iterable[str]) -> list[Bound]:
+    """Write a family's table out for a model whose weights have these names; ours has the same names on both sides."""
+    if family is None:
+        return [Bound((name,), (name,), SAME) for name in names]
+    return _table(family, config, names, prefix=_prefix(family, config))
 
 
 def _head(family: Family, config: ModelConfig) -> Head:

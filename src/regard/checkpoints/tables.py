@@ -87,11 +87,15 @@ class Several:
         keys: theirs.
         read: their whole configuration to our fields; it raises ConfigError where it asks for what we don't build.
         write: ours to their keys.
+        null: the keys whose null means something; another's is as good as none.
+        matters: whether a misspelt one of them would be missed.
     """
 
     keys: tuple[str, ...]
     read: Callable[[Settings], Settings]
     write: Callable[[ModelConfig], Settings]
+    null: tuple[str, ...] = ()
+    matters: bool = True
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ left.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -29,6 +30,7 @@ __all__ = ["VERBS", "Verb", "build", "main", "parse"]
 
 FAILED, BAD_INPUT, INTERRUPTED, READER_LEFT = 1, 2, 130, 141
 _HYPHEN = "\0-"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
 class Verb(NamedTuple):
@@ -42,11 +44,24 @@ class Verb(NamedTuple):
 VERBS: dict[str, Verb] = {
     "demo": Verb("regard.cli.demo", "Train in two minutes and see where `it` looks", "Start"),
     "train": Verb(
-        "regard.cli.train", "Train a model: translate, generate, fill, denoise, classify or tag", "Train"
+        "regard.cli.train",
+        "Train a model: translate, generate, fill, denoise, classify, tag or chat",
+        "Train",
+    ),
+    "reproduce": Verb(
+        "regard.cli.reproduce", "Train for a published result from nothing, and compare", "Train"
     ),
     "tokenize": Verb("regard.cli.tokenize", "Train a tokenizer, or show how one splits a text", "Train"),
     "translate": Verb("regard.cli.translate", "Translate texts, standard input or a whole file", "Run"),
+    "summarize": Verb("regard.cli.summarize", "Summarise texts, standard input or a whole file", "Run"),
     "generate": Verb("regard.cli.generate", "Continue a text", "Run"),
+    "chat": Verb("regard.cli.chat", "Talk with a model that was made for conversations", "Run"),
+    "classify": Verb("regard.cli.classify", "Give the probability of each label of a text", "Run"),
+    "tag": Verb("regard.cli.tag", "Find names in a text, or parts of speech, with their places", "Run"),
+    "fill": Verb("regard.cli.fill", "Find what may stand in a text's masks", "Run"),
+    "answer": Verb("regard.cli.answer", "Find the answer to a question in a passage", "Run"),
+    "embed": Verb("regard.cli.embed", "Make a vector of each text, or search a file by them", "Run"),
+    "score": Verb("regard.cli.score", "Say how likely a text is: log-probability and perplexity", "Run"),
     "evaluate": Verb("regard.cli.evaluate", "Measure a trained run on data", "Run"),
     "info": Verb("regard.cli.info", "Say what is in a run or a published model", "Run"),
     "convert": Verb("regard.cli.convert", "Write a model in another layout or precision, and compare", "Run"),
@@ -60,6 +75,7 @@ def main(argv: Sequence[str] | None = None, *, verbs: Mapping[str, Verb] = VERBS
     a lone `--` and lets the whole trace of an error through to standard error.
     """
     words, debug = _without_debug(list(sys.argv[1:] if argv is None else argv))
+    _open_what_is_closed()
     _never_fail_to_print()
     _share_the_cores()
     warnings.showwarning = _show_warning
@@ -74,6 +90,9 @@ def main(argv: Sequence[str] | None = None, *, verbs: Mapping[str, Verb] = VERBS
         _complain("interrupted")
         return INTERRUPTED
     except Exception as error:
+        if (reason := _stdout_fails(error)) is not None:
+            _complain(f"standard output can't be written: {reason}")
+            return FAILED
         return _report(error, debug=debug)
 
 
@@ -251,6 +270,30 @@ def _show_warning(
 ) -> None:
     """Print a warning as one safe line, like an error."""
     _complain(f"warning: {message}")
+
+
+def _open_what_is_closed() -> None:
+    """Put nothing where the shell has closed a standard stream: there is nothing to read, nowhere to print."""
+    # In this order each gets its own number again, which else the next file that is opened would have.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def _stdout_fails(error: Exception) -> str | None:
+    """Tell whether an error comes from standard output, as on a full disk: why, and let go of it; else None."""
+    beneath = error if isinstance(error, OSError) else error.__context__
+    if not isinstance(beneath, OSError) or beneath.filename is not None or beneath.errno not in _FULL:
+        return None
+    try:
+        # An error in printing doesn't say where it was; where it was elsewhere, an empty line does no harm.
+        print(flush=True)
+    except BrokenPipeError:
+        return None
+    except OSError as again:
+        _silence_stdout()
+        return again.strerror or str(again)
+    return None
 
 
 def _never_fail_to_print() -> None:

@@ -80,6 +80,8 @@ class Display:
                     self._say(event.what)
                 self._said.add(event.what)
             case Prepared():
+                if self.path is not None:  # the next of several runs
+                    self.losses, self.metrics, self.best, self.sample = [], [], None, None
                 self.path, self.working = event.path, Working("starting")
                 self._fact(f"{event.path}: {event.summary}")
             case Started():

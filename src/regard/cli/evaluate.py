@@ -7,10 +7,9 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from regard.cli.numbers import Count
+from regard.cli.details import show_details
+from regard.cli.numbers import OptionalCount
 from regard.cli.show import Output
-
-_WIDEST_CONFUSION = 12  # labels; a larger table is in the JSON alone
 
 
 def command(
@@ -18,7 +17,7 @@ def command(
     data: list[str],
     /,
     *,
-    beams: Count = 4,
+    beams: OptionalCount = None,
     lowercase: bool = False,
     columns: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     documents: Literal["file", "line", "blank"] | None = None,
@@ -38,9 +37,9 @@ def command(
     data
         Files, folders, - for standard input or hub:owner/name.
     beams
-        For texts that are written: hypotheses kept at each step.
+        For texts that are written: hypotheses kept at each step; unset: 4.
     lowercase
-        Score texts lower-cased; a run that was trained lower-cased does so anyway.
+        For texts that are written: score them lower-cased; a run that was trained lower-cased does so anyway.
     columns
         The columns that hold the task's fields, in their order.
     documents
@@ -65,15 +64,5 @@ def command(
     reading = Reading(columns, documents, split, encoding, skip_bad_rows, skip_long)
     found = evaluate(run, data, beams=beams, lowercase=lowercase, reading=reading, device=device)
     out.table([{"metric": name, "value": value} for name, value in found.metrics.items()])
-    for name, value in found.details.items():
-        if isinstance(value, (str, int, float)):
-            out.line(f"{name}: {value}")
-        elif isinstance(value, list) and all(isinstance(row, dict) for row in value):
-            out.line(f"\n{name.replace('_', ' ')}:")
-            out.table(value)
-    labels = found.details.get("labels", [])
-    if 2 <= len(labels) <= _WIDEST_CONFUSION:
-        out.line("\ntrue label (rows), answer (columns):")
-        rows = zip(labels, found.details["confusion"], strict=True)
-        out.table([{"": label, **dict(zip(labels, counts, strict=True))} for label, counts in rows])
+    show_details(out, found.details)
     out.result({"run": run, "data": data, "metrics": found.metrics, "details": found.details})

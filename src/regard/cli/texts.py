@@ -98,10 +98,9 @@ def lines_of_stdin(encoding: str) -> Iterator[str]:
     Raises:
         DataError: there is none, or it isn't text of that encoding.
     """
-    try:
-        stream = io.TextIOWrapper(sys.stdin.buffer, encoding=encoding, newline="\n")
-    except LookupError:
-        raise ConfigError(f"--encoding {encoding} is no encoding of text; utf-8 and latin-1 are.") from None
+    from regard.data.formats import text_encoding
+
+    stream = io.TextIOWrapper(sys.stdin.buffer, encoding=text_encoding(encoding), newline="\n")
     number = 0
     try:
         for number, line in enumerate(stream, 1):

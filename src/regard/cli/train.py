@@ -10,21 +10,27 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 from cyclopts import Parameter
 
 from regard.cli import INTERRUPTED
+from regard.cli.details import show_details
 from regard.cli.numbers import OptionalCount, whole_number
 from regard.cli.show import Output
 from regard.config import ModelConfig
+from regard.errors import ConfigError
+from regard.tasks.tuning import Tuning
 from regard.training.config import TrainConfig
 
+if TYPE_CHECKING:
+    from regard.tasks.folds import Folds
+
 Documents = Literal["file", "line", "blank"]
-TaskName = Literal["translate", "generate", "fill", "denoise", "classify", "tag"]
+TaskName = Literal["translate", "generate", "fill", "denoise", "classify", "tag", "chat"]
 
 # What follows from the data, or is set by --model alone.
-_NOT_FLAGS = {"kind", "vocab_size", "head", "labels", "pad_id", "bos_id", "eos_id", "start_id"}
+_NOT_FLAGS = {"kind", "vocab_size", "head", "labels", "pad_id", "bos_id", "eos_id", "start_id", "multi_label"}
 _SEVERAL = Parameter(consume_multiple=True, negative=())
 
 
@@ -36,6 +42,8 @@ def train(
     out: Path | None = None,
     valid: Annotated[list[str] | None, _SEVERAL] = None,
     resume: bool = False,
+    start: Annotated[str | None, Parameter(name="--from")] = None,
+    folds: OptionalCount = None,
     model: str | None = None,
     tokenizer: str | None = None,
     vocab_size: OptionalCount = None,
@@ -46,10 +54,11 @@ def train(
     encoding: str = "utf-8",
     skip_bad_rows: bool = False,
     skip_long: bool = False,
+    label_separator: str | None = None,
     json: bool = False,
     **settings: Any,
 ) -> int | None:
-    """Train a model from nothing.
+    """Train a model, from nothing or from a trained one.
 
     The data decides what isn't given: a model, a vocabulary and a way to train that suit its size. Ctrl-C saves and
     stops; --resume goes on, bit for bit.
@@ -57,7 +66,7 @@ def train(
     Parameters
     ----------
     task
-        translate (any text to text), generate, fill (masked words), denoise, classify or tag.
+        translate (any text to text), generate, fill (masked words), denoise, classify, tag or chat.
     data
         Files, folders, - for standard input or hub:owner/name. For translate, two parallel files or one of pairs.
         None with --resume.
@@ -67,6 +76,10 @@ def train(
         Held-out data of the same form; unset: the last tenth of the data.
     resume
         Go on with the run in --out. --steps, --epochs, --minutes and --patience may be given anew.
+    start
+        A model to begin from: a run, a published model's folder or a hub id. A head that it lacks is new.
+    folds
+        Train so many models, each with another part of the rows held out, and give mean and spread.
     model
         A preset: `regard info --presets` lists them.
     tokenizer
@@ -87,22 +100,34 @@ def train(
         Leave broken rows out, counted.
     skip_long
         Leave texts out that are longer than the context, counted.
+    label_separator
+        For classify: what stands between the labels of a text, which then has any number of them; alone, it is none.
     json
         Print one JSON object on standard output, all else on standard error.
     """
     from regard.cli.display import Display
     from regard.runs import train as run
+    from regard.runs import train_folds
     from regard.tasks.card import ENDINGS
     from regard.tasks.preparation import Reading
 
     output = Output(json)
+    if folds is not None and (resume or out is None):
+        raise ConfigError(
+            "--folds needs --out, a new folder; a fold that was stopped goes on by itself: --out DIR/fold-1."
+        )
+    reading = Reading(columns, documents, split, encoding, skip_bad_rows, skip_long, label_separator)
     with Display(output, task) as display, _terminable():
         try:
-            result = run(
-                task, data, out=out, valid=valid, model=model, tokenizer=tokenizer, vocab_size=vocab_size,
-                lowercase=lowercase, reading=Reading(columns, documents, split, encoding, skip_bad_rows, skip_long),
-                resume=resume, report=display, **settings,
-            )  # fmt: skip
+            common: dict[str, Any] = {
+                "valid": valid, "model": model, "tokenizer": tokenizer, "vocab_size": vocab_size,
+                "lowercase": lowercase, "reading": reading, "start": start, "report": display, **settings,
+            }  # fmt: skip
+            if folds is not None:
+                assert out is not None
+                several = train_folds(task, data or [], folds=folds, out=out, **common)
+            else:
+                result = run(task, data, out=out, resume=resume, **common)
         except KeyboardInterrupt:
             display.close()
             if display.path is None:
@@ -110,15 +135,16 @@ def train(
             else:
                 output.note(_go_on(task, display.path))
             raise
+    if folds is not None:
+        _show_folds(several, output)
+        return None
     training, found = result.training, result.evaluation
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in found.metrics.items())
     output.line(
         f"{result.path}: {metrics + ' ' if metrics else ''}after {training.steps:,} steps, {training.seconds:,.1f} s; "
         f"{ENDINGS[training.reason]}"
     )
-    for name, value in found.details.items():
-        if isinstance(value, str):
-            output.line(f"{name}: {value}")
+    show_details(output, found.details)
     output.result(
         {
             "run": result.path, "task": task, "metrics": found.metrics, "details": found.details,
@@ -130,6 +156,22 @@ def train(
         return None
     output.note(_go_on(task, result.path))
     return INTERRUPTED
+
+
+def _show_folds(found: Folds, output: Output) -> None:
+    """Print the scores of each fold, and what they come to."""
+    rows = [{"fold": f"fold-{number}", **scores} for number, scores in enumerate(found.scores, 1)]
+    output.table([*rows, {"fold": "mean", **found.mean}, {"fold": "spread", **found.spread}])
+    output.line(f"the best is {found.best}")
+    output.result(
+        {
+            "out": found.path,
+            "scores": list(found.scores),
+            "mean": found.mean,
+            "spread": found.spread,
+            "best": found.best,
+        }
+    )
 
 
 def _go_on(task: str, path: Path) -> str:
@@ -156,14 +198,22 @@ def _terminable() -> Iterator[None]:
 def _flags() -> list[inspect.Parameter]:
     """Make a flag of every field of TrainConfig and ModelConfig; unset ones are left to the task."""
     flags = []
-    for owner, group in ((TrainConfig, "Training"), (ModelConfig, "Model")):
+    for owner, group in (
+        (Tuning, "Fine-tuning, with --from"),
+        (TrainConfig, "Training"),
+        (ModelConfig, "Model"),
+    ):
         hints, helps = get_type_hints(owner), owner.field_help()
         for field in dataclasses.fields(owner):
             if owner is ModelConfig and field.name in _NOT_FLAGS:
                 continue
             off = f"--no-{field.name.replace('_', '-')}" if hints[field.name] in (bool, bool | None) else ()
             whole = whole_number if int in (hints[field.name], *get_args(hints[field.name])) else None
-            note = Parameter(help=helps[field.name], group=group, negative=off, converter=whole)
+            several = True if list[str] in get_args(hints[field.name]) else None
+            note = Parameter(
+                help=helps[field.name], group=group, negative=() if several else off, converter=whole,
+                consume_multiple=several,
+            )  # fmt: skip
             annotation: Any = Annotated[hints[field.name] | None, note]
             flags.append(
                 inspect.Parameter(

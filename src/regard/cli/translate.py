@@ -25,6 +25,7 @@ def command(
     output: Path | None = None,
     beams: OptionalCount = None,
     length_penalty: float | None = None,
+    coverage_penalty: float = 0.0,
     source_language: str | None = None,
     target_language: str | None = None,
     n_best: Count = 1,
@@ -53,6 +54,8 @@ def command(
         Hypotheses kept at each step; 1 is greedy, and faster. Unset: what the model was published with, or 4.
     length_penalty
         Larger favours longer translations. Unset: what the model was published with, or 1.
+    coverage_penalty
+        Above 0 prefers translations that looked at the whole source; 0.2 is usual. Slower.
     source_language
         The code of the texts' language, for a model that has such codes (en_XX).
     target_language
@@ -81,14 +84,17 @@ def command(
     out = Output(json)
     model = load(run, device=device)
     settings = {
-        "beams": beams, "length_penalty": length_penalty, "max_tokens": max_tokens,
+        "beams": beams, "length_penalty": length_penalty, "coverage_penalty": coverage_penalty,
+        "max_tokens": max_tokens,
         "source_language": source_language, "target_language": target_language,
     }  # fmt: skip
     model.translate([], num_return=n_best, **settings)  # refuses what can't be before any text is read
     job = Job(
         "translations",
         run=lambda some: model.translate(some, num_return=n_best, **settings),
-        check=lambda some: check_texts(model.parts, some),
+        check=lambda some: check_texts(
+            model.parts, some, source_language=source_language, target_language=target_language
+        ),
         show=lambda out, text, result: _show(out, text, result, n_best),
         settings=settings,
         line=str,

@@ -13,6 +13,7 @@ from typing import Any
 _HOMES = {
     "Batches": "batches",
     "Classify": "objectives",
+    "ClassifySeveral": "objectives",
     "DenoiseBART": "objectives",
     "DenoiseT5": "objectives",
     "Fill": "objectives",

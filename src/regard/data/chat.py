@@ -92,6 +92,9 @@ def encode_chat(
     more with each special name in the messages broken by that character; then it must hold the same special
     tokens in the same order as the second one.
 
+    Added tokens that aren't marked as special, but that the template writes, are special here too, unless it
+    looks for them in the messages (`<think>`).
+
     Arguments and errors are those of `render_chat`; further a CheckpointError where the tokenizer has no chat
     template, and a DataError where the template's special tokens can't be told from the messages' text.
     """
@@ -101,6 +104,7 @@ def encode_chat(
             "this tokenizer has no chat template: its model takes plain text, or chat_template.jinja is missing "
             "from its directory"
         )
+    tokenizer = _marked(tokenizer, template)
     added = tokenizer.special_tokens
     names = sorted((name for name in added if name.strip()), key=len, reverse=True)
     special = {f"{role}_token": name for role, name in tokenizer.roles.items()}
@@ -131,6 +135,35 @@ def encode_chat(
                 "told apart; take the names of special tokens out of the messages"
             )
     return _encode_parts(tokenizer, plain, [(m.start(), m.end()) for m in marks], secret)
+
+
+def _marked(tokenizer: Tokenizer, template: str) -> Tokenizer:
+    """Give a tokenizer for which the added tokens that the template writes are special, so that text is none."""
+    from tokenizers import Tokenizer as Backend
+
+    from regard.data.tokenizers import Tokenizer
+
+    names = frozenset(
+        token.content
+        for token in tokenizer._backend.get_added_tokens_decoder().values()
+        if not token.special and token.content.strip() and _writes(template, token.content)
+    )
+    if not names:
+        return tokenizer
+    if names not in tokenizer._marked:
+        state = json.loads(tokenizer._backend.to_str())
+        for token in state["added_tokens"]:
+            token["special"] = token["special"] or token["content"] in names
+        tokenizer._marked[names] = Tokenizer(Backend.from_str(json.dumps(state)), specials=tokenizer.roles)
+    return tokenizer._marked[names]
+
+
+def _writes(template: str, name: str) -> bool:
+    """Tell whether a template writes a token and doesn't look for it in the messages."""
+    quoted = rf"""(?P<quote>['"]){re.escape(name)}(\\n)*(?P=quote)"""
+    calls = "split|rsplit|partition|rpartition|startswith|endswith|replace|find|index|count"
+    looked_for = rf"\.({calls})\(\s*{quoted}|{quoted.replace('quote', 'other')}\s+(not\s+)?in\b"
+    return name in template and re.search(looked_for, template) is None
 
 
 def _encode_parts(tokenizer: Tokenizer, text: str, marks: list[tuple[int, int]], secret: str) -> list[int]:

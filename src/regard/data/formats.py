@@ -6,6 +6,7 @@ What spoils a whole file (a damaged archive, a header without the columns) is a 
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import zlib
 from collections.abc import Iterator, Sequence
@@ -14,11 +15,24 @@ from itertools import zip_longest
 from typing import IO
 
 from regard.data.rows import Fault, Row, tidy
-from regard.errors import DataError
+from regard.errors import ConfigError, DataError, suggest
 
-__all__ = ["File", "Item", "commands", "conll", "documents", "labelled", "lines", "parallel", "row", "whole"]
+__all__ = [
+    "File",
+    "Item",
+    "commands",
+    "conll",
+    "documents",
+    "labelled",
+    "lines",
+    "parallel",
+    "row",
+    "text_encoding",
+    "whole",
+]
 
 DOCUMENT_PIECE = 4 << 20  # characters of one document in a row; longer ones go on in the next row
+NO_TEXT = ("undefined", "idna", "punycode", "unicode_escape", "raw_unicode_escape")
 ENCODING_HINT = "if the file is in another encoding, name it, as in --encoding latin-1"
 
 
@@ -44,8 +58,30 @@ class File:
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{self.name}: can't be read: {error}") from error
 
+    def beginning(self, size: int = 1 << 16) -> str:
+        """Give the first bytes as text, as well as they can be read."""
+        return self.head(size).decode(self.encoding, errors="replace").removeprefix("\ufeff")
+
 
 Item = Row | Fault
+
+
+def text_encoding(name: str) -> str:
+    """Give the usual name of an encoding of text.
+
+    Raises:
+        ConfigError: there is none of this name, or it is for something else, such as domain names.
+    """
+    try:
+        known = codecs.lookup(name)
+    except (LookupError, ValueError):
+        hint = suggest(name, ("utf-8", "utf-16", "latin-1", "cp1252", "ascii", "shift_jis", "gb18030"))
+        raise ConfigError(f"unknown encoding {name!r}. {hint}".strip()) from None
+    if known.name.replace("-", "_") in NO_TEXT or not getattr(known, "_is_text_encoding", True):
+        raise ConfigError(
+            f"{name!r} is not an encoding of text; utf-8, utf-16, latin-1 and cp1252 are usual."
+        )
+    return known.name
 
 
 def lines(file: File) -> Iterator[tuple[int, str | Fault]]:

@@ -25,6 +25,8 @@ from regard.errors import ConfigError, DataError
 __all__ = [
     "IGNORED",
     "Classify",
+    "ClassifySeveral",
+    "Converse",
     "DenoiseBART",
     "DenoiseT5",
     "Fill",
@@ -240,6 +242,60 @@ class Classify:
         numbers = self._numbers[index]
         ids, key_mask = gather(self._store, numbers, pad=self._pad, first=self._bos, last=self._eos)
         return tensors(numbers, len(numbers), ids=ids, key_mask=key_mask, labels=self._labels[numbers])
+
+
+class ClassifySeveral(Classify):
+    """Tell all classes of a text: ids (B, T), key_mask (B, T), classes (B, L), 1 where a text is of a class."""
+
+    def __init__(
+        self, store: TokenStore, labels: TokenStore, *, num_labels: int, pad: int, bos: int | None = None,
+        eos: int | None = None,
+    ) -> None:  # fmt: skip
+        """Pair texts with the numbers of their classes, any number of them, less than `num_labels`.
+
+        Raises DataError where there are not as many texts as lists of classes.
+        """
+        super().__init__(store, np.zeros(len(labels), np.int64), pad=pad, bos=bos, eos=eos)
+        self._classes, self._num_labels = labels, num_labels
+
+    def collate(self, index: Ids, *, seed: int, epoch: int) -> Batch:
+        """Assemble texts; `tokens` is their number."""
+        numbers = self._numbers[index]
+        ids, key_mask = gather(self._store, numbers, pad=self._pad, first=self._bos, last=self._eos)
+        classes = np.zeros((len(numbers), self._num_labels), np.float32)
+        for row, number in enumerate(numbers):
+            classes[row, self._classes[number]] = 1
+        return tensors(numbers, len(numbers), ids=ids, key_mask=key_mask, classes=classes)
+
+
+class Converse:
+    """Predict each next token of the answers in conversations: ids (B, T), labels (B, T), key_mask (B, T)."""
+
+    def __init__(self, store: TokenStore, answers: TokenStore, *, pad: int) -> None:
+        """Take for each conversation its ids, and the places of its answers: start, end, start, end.
+
+        Raises DataError where the two do not belong together, or there is no conversation.
+        """
+        if len(store) != len(answers):
+            raise DataError(f"{len(store)} conversations but answers of {len(answers)}: they must be pairs")
+        if not len(store):
+            raise DataError("there are no conversations")
+        self._store, self._answers, self._pad = store, answers, pad
+
+    def lengths(self, seed: int, epoch: int) -> Ids:
+        """Give the tokens of each conversation."""
+        return np.asarray(self._store.lengths, np.int64)
+
+    def collate(self, index: Ids, *, seed: int, epoch: int) -> Batch:
+        """Assemble conversations; the last token of each is a label alone."""
+        tokens, real = gather(self._store, index, pad=self._pad)
+        labels = np.full(tokens.shape, IGNORED, np.int64)
+        for row, number in enumerate(index):
+            for start, end in np.asarray(self._answers[int(number)], np.int64).reshape(-1, 2):
+                labels[row, start:end] = tokens[row, start:end]
+        labels = labels[:, 1:]
+        count = int((labels != IGNORED).sum())
+        return tensors(index, count, ids=tokens[:, :-1], labels=labels, key_mask=real[:, 1:])
 
 
 class Tag:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from regard.errors import ConfigError, DataError, suggest
 
-__all__ = ["Fault", "Row", "check_columns", "choose", "is_header", "tidy"]
+__all__ = ["Fault", "Row", "check_columns", "check_single", "choose", "is_header", "tidy"]
 
 # Names that published data sets give to the columns; a header is recognised by them.
 ALIASES = {
@@ -17,6 +17,7 @@ ALIASES = {
     "label": ("label", "labels", "category", "class", "intent"),
     "words": ("words", "tokens"),
     "tags": ("tags", "ner_tags", "labels"),
+    "messages": ("messages", "conversation", "conversations"),
 }
 SEQUENCES = ("words", "tags")
 
@@ -25,7 +26,8 @@ SEQUENCES = ("words", "tags")
 class Row:
     """One example as it stands in the data.
 
-    `values` holds a string for each field asked for, and for words and tags a list of strings. `line` counts
+    `values` holds a string for each field asked for, for words and tags a list of strings, and for messages a list of
+    objects with a role and a content. `line` counts
     from 1 (rows, in Parquet and hub data). `more` says that the next row continues the same document.
     """
 
@@ -63,6 +65,16 @@ def is_header(names: Sequence[str], fields: Sequence[str]) -> bool:
     return any(name.strip().casefold() in known for name in names)
 
 
+def check_single(name: str, names: Sequence[str], where: str) -> None:
+    """Refuse a column whose name another one has too; raises DataError with the numbers of both."""
+    places = [str(place) for place, other in enumerate(names, 1) if other == name]
+    if len(places) > 1:
+        raise DataError(
+            f"{where}: columns {' and '.join(places)} have the same name, {name!r}; rename one, or for a CSV or TSV "
+            "file give --columns as numbers"
+        )
+
+
 def choose(
     names: Sequence[str], fields: Sequence[str], columns: Sequence[str] | None, where: str
 ) -> list[str]:
@@ -73,6 +85,8 @@ def choose(
         folded = {name.strip().casefold(): name for name in reversed(names)}
         matches = [folded[w.casefold()] for w in wanted if w.casefold() in folded]
         free = [name for name in matches if name not in found]
+        for name in free[:1]:
+            check_single(name, names, where)
         if not free:
             shown = ", ".join(names[:20]) or "none"
             if columns:
@@ -92,12 +106,19 @@ def tidy(values: Mapping[str, object]) -> dict[str, object] | str:
     """Make the values what a Row promises, or say what is wrong with them."""
     clean: dict[str, object] = {}
     for field, value in values.items():
+        if field == "messages":
+            if (wrong := _wrong_messages(value)) is not None:
+                return wrong
+            clean[field] = value
+            continue
         if field in SEQUENCES:
             items = value.split() if isinstance(value, str) else value
             if not isinstance(items, list) or not all(isinstance(i, (str, int)) for i in items):
                 return f"the {field} are {_shown(value)}, not a list of strings"
             if not items:
                 return f"there are no {field}"
+            if any(isinstance(i, str) and _is_cut(i) for i in items):
+                return _CUT.format(field)
             clean[field] = [str(i) for i in items]
             continue
         if field == "label" and isinstance(value, int):
@@ -106,6 +127,8 @@ def tidy(values: Mapping[str, object]) -> dict[str, object] | str:
             return f"the {field} is {_shown(value)}, not a string"
         if "\0" in value:
             return f"the {field} holds a NUL character"
+        if _is_cut(value):
+            return _CUT.format(field)
         if not value.strip():
             return f"the {field} is empty"
         clean[field] = value if field == "text" and "label" not in values else value.strip()
@@ -113,6 +136,36 @@ def tidy(values: Mapping[str, object]) -> dict[str, object] | str:
     if isinstance(words, list) and isinstance(tags, list) and len(words) != len(tags):
         return f"there are {len(words)} words but {len(tags)} tags"
     return clean
+
+
+_CUT = "half a character (a lone surrogate, as \\ud83d) stands in the {}"
+
+
+def _is_cut(text: str) -> bool:
+    """Tell whether a text holds a lone surrogate, which JSON can write down and no file of text can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _wrong_messages(value: object) -> str | None:
+    """Say what is wrong with a conversation; None where nothing is."""
+    if not isinstance(value, list) or not value:
+        return f"the messages are {_shown(value)}, not a list of objects with role and content"
+    for number, message in enumerate(value, 1):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            return f"message {number} is {_shown(message)}, not an object with role and content"
+        if message["role"] == "assistant" and not isinstance(message.get("content"), str):
+            return (
+                f"message {number}, an answer, has the content {_shown(message.get('content'))}, not a string"
+            )
+        if any(isinstance(text, str) and _is_cut(text) for text in message.values()):
+            return _CUT.format(f"message {number}")
+    if not any(message["role"] == "assistant" for message in value):
+        return "there is no message of the assistant to learn from"
+    return None
 
 
 def _shown(value: object) -> str:

@@ -6,7 +6,6 @@ the data is said in one sentence with the path and the line.
 
 from __future__ import annotations
 
-import codecs
 import json
 import os
 import re
@@ -17,6 +16,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from regard.data import formats, hub, tables
 from regard.data.formats import File, Item
@@ -120,8 +120,8 @@ def open_source(
     if not given:
         raise DataError("no data was given: name a file, a folder, - for standard input or hub:owner/name")
     check_columns(columns, fields)
-    _check_settings(documents, fields, encoding)
-    opener = _Opener(tuple(fields), columns, documents or "file", codecs.lookup(encoding).name, split)
+    _check_settings(documents, fields)
+    opener = _Opener(tuple(fields), columns, documents or "file", formats.text_encoding(encoding), split)
     source = Source(opener.readers(given), names=[_name(p) for p in given], skip_bad_rows=skip_bad_rows)
     for ignored, used, why in (
         (columns, opener.tabular, "--columns names columns of tables, and none of these files is one"),
@@ -152,7 +152,7 @@ def label_names(source: Source, field: str = "label") -> list[str]:
     return sorted(found)
 
 
-def _check_settings(documents: str | None, fields: Sequence[str], encoding: str) -> None:
+def _check_settings(documents: str | None, fields: Sequence[str]) -> None:
     if documents is not None and documents not in DOCUMENT_MODES:
         hint = suggest(documents, DOCUMENT_MODES)
         raise ConfigError(
@@ -160,13 +160,6 @@ def _check_settings(documents: str | None, fields: Sequence[str], encoding: str)
         )
     if documents is not None and tuple(fields) != ("text",):
         raise ConfigError(f"--documents has no effect on rows of {' and '.join(fields)}; leave it out")
-    try:
-        known = codecs.lookup(encoding)
-    except (LookupError, ValueError):
-        hint = suggest(encoding, ("utf-8", "utf-16", "latin-1", "cp1252", "ascii", "shift_jis", "gb18030"))
-        raise ConfigError(f"unknown encoding {encoding!r}. {hint}".strip()) from None
-    if not getattr(known, "_is_text_encoding", True):
-        raise ConfigError(f"{encoding!r} is not an encoding of text")
 
 
 class _Opener:
@@ -203,17 +196,26 @@ class _Opener:
 
     def _file(self, path: str) -> File:
         if path == "-":
-            handle, spooled = tempfile.mkstemp(prefix="regard-stdin-")
-            self.temporary.append(spooled)
-            with os.fdopen(handle, "wb") as out:
-                shutil.copyfileobj(sys.stdin.buffer, out)
-            file = File(spooled, "standard input", self.encoding)
+            file = File(self._spool(sys.stdin.buffer), "standard input", self.encoding)
         else:
             _check_exists(path)
             file = File(path, path, self.encoding)
+            if Path(path).is_fifo():  # it can be read once, and data is read several times
+                with open(path, "rb") as pipe:
+                    file = File(self._spool(pipe), path, self.encoding)
+            elif not os.path.isfile(path):
+                raise DataError(f"{path}: this is no ordinary file; name a file, or - for standard input")
         if os.path.isfile(file.path) and os.path.getsize(file.path) == 0:
             raise DataError(f"{file.name}: the file is empty")
         return file
+
+    def _spool(self, stream: IO[bytes]) -> str:
+        """Copy what can be read once to a temporary file; give its path."""
+        handle, spooled = tempfile.mkstemp(prefix="regard-stdin-")
+        self.temporary.append(spooled)
+        with os.fdopen(handle, "wb") as out:
+            shutil.copyfileobj(stream, out)
+        return spooled
 
     def _folder(self, folder: Path) -> list[Reader | File]:
         together = SNIPS.get(self.fields, ())
@@ -233,7 +235,7 @@ class _Opener:
                     for p in classes
                 ]
         files = [File(str(p), str(p), self.encoding) for p in found]
-        readable = [f for f in files if b"\0" not in f.head(1024) or _suffix(f.name) in BY_SUFFIX]
+        readable = [f for f in files if "\0" not in f.beginning(1024) or _suffix(f.name) in BY_SUFFIX]
         if self.fields != ("text",):
             readable = [f for f in readable if _suffix(f.name) in BY_SUFFIX or self._pairs(f) is not None]
         if not readable:
@@ -313,6 +315,7 @@ class _Opener:
 
 
 _WANTED: dict[tuple[str, ...], str] = {
+    ("messages",): 'conversations are lines of JSON: {"messages": [{"role": "user", "content": "…"}, …]}',
     (
         "source",
         "target",
@@ -333,8 +336,7 @@ _WANTED: dict[tuple[str, ...], str] = {
 
 def _sample(file: File) -> list[str]:
     """Give the first lines as well as they can be read, the last of them whole."""
-    head = file.head()
-    text = head.decode(file.encoding, errors="replace").removeprefix("\ufeff")
+    head, text = file.head(), file.beginning()
     found = [line.removesuffix("\r") for line in text.split("\n")]
     if len(head) == 1 << 16 and len(found) > 1:
         found.pop()
@@ -358,11 +360,15 @@ def _is_conll(sample: Sequence[str]) -> bool:
     )
 
 
+_KEY = re.compile(r'\{\s*"(?:[^"\\]|\\.)*"\s*:\s*["\[{\dtfn-]')
+
+
 def _is_object(line: str) -> bool:
     try:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
-        return False
+        # Of a line that is longer than what was looked at, the beginning must do.
+        return len(line) > 1 << 13 and _KEY.match(line) is not None
 
 
 def _check_exists(path: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from regard.data.formats import ENCODING_HINT, File, Item, lines, row
-from regard.data.rows import Fault, choose, is_header
+from regard.data.rows import Fault, check_single, choose, is_header
 from regard.errors import DataError, DependencyError
 
 __all__ = ["json_array", "json_lines", "parquet", "records", "table"]
@@ -71,6 +71,8 @@ class _Feed:
 
     def __init__(self, file: File) -> None:
         self._lines = lines(file)
+        self._again: list[tuple[int, str | Fault]] = []  # the next one last
+        self.taken: list[tuple[int, str | Fault]] = []  # of the record being read
         self.number = 0
         self.fault: Fault | None = None
 
@@ -78,28 +80,54 @@ class _Feed:
         return self
 
     def __next__(self) -> str:
-        self.number, line = next(self._lines)
+        self.number, line = found = self._again.pop() if self._again else next(self._lines)
+        self.taken.append(found)
         if isinstance(line, Fault):
             self.fault = line
             raise csv.Error
         return line + "\n"
+
+    def give_back(self) -> int:
+        """Make the lines of a record after its first be read again; give their number."""
+        self._again += self.taken[:0:-1]
+        self.number = self.taken[0][0]
+        return len(self.taken) - 1
 
 
 def _csv_cells(file: File) -> Iterator[tuple[int, list[str] | Fault]]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a document may be long
     feed = _Feed(file)
     reader = csv.reader(feed, strict=True)
+    width = 0
     while True:
         first = feed.number + 1
+        feed.taken.clear()
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield first, feed.fault or Fault(f"not valid CSV: {error}", file.name, first)
-            feed.fault = None
+            if feed.fault is not None:
+                yield first, feed.fault
+                feed.fault = None
+            else:
+                yield first, Fault(_unclosed(feed) or f"not valid CSV: {error}", file.name, first)
+            continue
+        width = width or len(cells)
+        if len(feed.taken) > 1 and len(cells) != width:
+            yield first, Fault(_unclosed(feed), file.name, first)
         else:
             yield first, cells
+
+
+def _unclosed(feed: _Feed) -> str:
+    """Say that a quote ran on over lines, which are read again; nothing where it was one line."""
+    count = feed.give_back()
+    return (
+        f"a quote opens here and isn't closed as it should be on this or the next {count} lines"
+        if count
+        else ""
+    )
 
 
 def _pick(record: object, names: Sequence[str]) -> list[object]:
@@ -115,7 +143,7 @@ def _pick(record: object, names: Sequence[str]) -> list[object]:
 
 def _flat_names(record: dict[str, Any]) -> list[str]:
     inner = [f"{k}.{j}" for k, v in record.items() if isinstance(v, dict) for j in v]
-    return [*record, *inner]
+    return list(dict.fromkeys([*record, *inner]))
 
 
 def records(
@@ -280,8 +308,12 @@ def parquet(file: File, fields: Sequence[str], columns: Sequence[str] | None) ->
                 raise DataError(
                     f"{file.name}: there is no column {absent[0]!r}; there are: {', '.join(names)}"
                 )
+            for name in used:
+                check_single(name, names, file.name)
             batches = opened.iter_batches(batch_size=1000, columns=sorted(set(used)))
             items = enumerate((record for batch in batches for record in batch.to_pylist()), 1)
             yield from records(items, file, fields, columns or used)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file.name}: a column of text holds bytes that are not UTF-8: {error}") from error
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{file.name}: not a Parquet file that can be read: {error}") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "byte_pairs",
+    "component_kinds",
     "cut_names",
     "cutting",
     "frame_with",
@@ -292,3 +293,17 @@ def without_space(backend: Backend) -> Backend:
             part["prepend_scheme"] = "never"
             changed = True
     return Backend.from_str(json.dumps(state)) if changed else backend
+
+
+def component_kinds(state: Mapping[str, Any]) -> set[str]:
+    """Name the kinds of all parts before and after the model, however they are nested."""
+    found: set[str] = set()
+    waiting = [state.get("normalizer"), state.get("pre_tokenizer"), state.get("decoder")]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            if part.get("type") != "Metaspace" or part.get("prepend_scheme") != "never":
+                found.add(str(part.get("type")))
+            for key in ("normalizers", "pretokenizers", "decoders"):
+                waiting += part.get(key) or []
+    return found

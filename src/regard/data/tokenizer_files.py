@@ -20,6 +20,7 @@ from regard.data.tokenizer_reading import MOST_IDS, Folder, read_text
 from regard.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from tokenizers import AddedToken
     from tokenizers import Tokenizer as Backend
 
 __all__ = ["ROLES", "load", "load_target", "save"]
@@ -35,25 +36,47 @@ USUAL_NAMES = {
 }
 BYTE_PAIR_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 PIECE_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model")
+# Where a role isn't named, another is for it, as in BERT.
+FALLBACKS = {"bos": "cls", "eos": "sep"}
+GENERIC = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+# Settings that name files which aren't written here, among them code, or where the tokenizer came from.
+OF_FILES = (
+    "auto_map", "from_slow", "merges_file", "name_or_path", "source_spm", "special_tokens_map_file", "spm_file",
+    "target_spm", "target_vocab_file", "tokenizer_file", "vocab", "vocab_file",
+)  # fmt: skip
 
 
 def save(
-    backend: Backend, folder: Path, specials: Mapping[str, str], chat_template: str | None = None
+    backend: Backend,
+    folder: Path,
+    specials: Mapping[str, str],
+    chat_template: str | None = None,
+    *,
+    published: Mapping[str, Any] | None = None,
+    segments: bool | None = None,
 ) -> None:
     """Write tokenizer.json and tokenizer_config.json, each whole or not at all.
 
     A Marian tokenizer is written as the files it was read from.
+
+    published
+        The settings that it came with, which stay; None: it was trained here. Then other libraries too take a
+        special token's name in a text for text.
+    segments
+        Whether the model is told which of two texts a token belongs to: others hand it exactly the inputs
+        named here. None: as the tokenizer came, one that was trained here without.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    settings: dict[str, object] = {f"{role}_token": name for role, name in specials.items()}
-    settings |= {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "clean_up_tokenization_spaces": False,
-        "split_special_tokens": True,
-        "model_max_length": 10**9,
-    }
-    if chat_template is not None:
+    settings: dict[str, Any] = dict(published or {})
+    if published is None:
+        settings = {f"{role}_token": name for role, name in specials.items()} | GENERIC
+        settings |= {"split_special_tokens": True, "model_max_length": 10**9}
+    if segments is not None or published is None:
+        kinds = ["token_type_ids"] if segments else []
+        settings["model_input_names"] = ["input_ids", *kinds, "attention_mask"]
+    if chat_template != _default_template(settings.get("chat_template")):
         settings["chat_template"] = chat_template
+    settings = {name: value for name, value in settings.items() if name != "chat_template" or value}
     if isinstance(backend, families.MarianBackend):
         settings |= backend.settings
         for name, content in backend.files.items():
@@ -64,8 +87,10 @@ def save(
     _write(folder / "tokenizer_config.json", text.encode())
 
 
-def load(given: Path) -> tuple[Backend, dict[str, str], str | None]:
+def load(given: Path) -> tuple[Backend, dict[str, str], str | None, dict[str, Any]]:
     """Read a directory or one of its files: the tokenizer, the special tokens by their parts, the chat template.
+
+    The last of what it gives are the settings to save it with again.
 
     Raises CheckpointError where there is no tokenizer, a damaged one, or one whose rules are not known.
     """
@@ -78,7 +103,36 @@ def load(given: Path) -> tuple[Backend, dict[str, str], str | None]:
             found = next((name for name in usual if name in special), None)
             if found is not None:
                 named[role] = found
-    return backend, named, _chat_template(folder)
+    return backend, named, _chat_template(folder), _settings(backend, folder, named)
+
+
+def _settings(backend: Backend, folder: Folder, named: Mapping[str, str]) -> dict[str, Any]:
+    """Give the published settings as far as they hold for tokenizer.json; where there are none, those it needs."""
+    settings = {name: value for name, value in folder.settings.items() if name not in OF_FILES}
+    if isinstance(backend, families.MarianBackend):
+        return settings
+    if not isinstance(settings.get("tokenizer_class", folder.config.get("model_type")), str) or (
+        "auto_map" in folder.settings  # whose class is code of their own
+    ):
+        settings |= GENERIC
+        given = {role for role in ROLES for key in (role, FALLBACKS.get(role)) if f"{key}_token" in settings}
+        added = {token.content: token for token in backend.get_added_tokens_decoder().values()}
+        for role in named.keys() - given:
+            token = added.get(named[role])
+            settings[f"{role}_token"] = named[role] if token is None else _written(token)
+    if "ByteLevel" not in repr(backend.pre_tokenizer):
+        # tokenizer.json says it; a class that reads it here would look for the SentencePiece model again.
+        settings.pop("add_prefix_space", None)
+    return settings
+
+
+def _written(token: AddedToken) -> dict[str, Any]:
+    flags = ("lstrip", "normalized", "rstrip", "single_word", "special")
+    return {
+        "__type": "AddedToken",
+        "content": token.content,
+        **{name: getattr(token, name) for name in flags},
+    }
 
 
 def load_target(given: Path) -> tuple[Backend, dict[str, str]] | None:
@@ -155,8 +209,8 @@ def _tokenizer_json(file: Path) -> Backend:
 def _named_specials(folder: Folder) -> dict[str, str]:
     """Read from the files beside a tokenizer which token plays which part."""
     found: dict[str, str] = {}
-    for role, fallback in zip(ROLES, (None, "cls", "sep", None, None), strict=True):
-        for key in (role, fallback):
+    for role in ROLES:
+        for key in (role, FALLBACKS.get(role)):
             value = folder.settings.get(f"{key}_token")
             value = value.get("content") if isinstance(value, dict) else value
             if isinstance(value, str) and role not in found:
@@ -168,15 +222,20 @@ def _chat_template(folder: Folder) -> str | None:
     """Find the chat template: a file of its own, or a setting; of several named ones the default."""
     if (folder.path / "chat_template.jinja").is_file():
         return read_text(folder.path / "chat_template.jinja")
-    value = folder.settings.get("chat_template")
-    if isinstance(value, list):
-        named = {str(v.get("name")): v.get("template") for v in value if isinstance(v, dict)}
-        value = named.get("default", next(iter(named.values())) if len(named) == 1 else None)
+    value = _default_template(folder.settings.get("chat_template"))
     if value is not None and not isinstance(value, str):
         raise CheckpointError(
             f"{folder.path / 'tokenizer_config.json'}: chat_template is a {type(value).__name__}; it must be text"
         )
     return value
+
+
+def _default_template(value: Any) -> Any:
+    """Give the default of several named templates, or the only one; anything else as it is."""
+    if not isinstance(value, list):
+        return value
+    named = {str(v.get("name")): v.get("template") for v in value if isinstance(v, dict)}
+    return named.get("default", next(iter(named.values())) if len(named) == 1 else None)
 
 
 def _write(path: Path, content: bytes) -> None:

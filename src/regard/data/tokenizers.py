@@ -7,9 +7,9 @@ tokenizer_files.py, and how conversations become ids in chat.py.
 
 **Text is never a special token.** A user who types `<eos>` gets the pieces of five ordinary characters.
 Through this class that holds for every tokenizer, trained here or loaded. In `tokenizer.json` itself the
-library has no place for the rule: transformers keeps it when it loads the directory, because
-`tokenizer_config.json` says `split_special_tokens`; whoever opens the lone `tokenizer.json` elsewhere must
-ask for it there.
+library has no place for the rule: transformers keeps it when it loads the directory of a tokenizer trained
+here, because `tokenizer_config.json` says `split_special_tokens`; a published one is saved with its own
+settings. Whoever opens the lone `tokenizer.json` elsewhere must ask for the rule there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regard.data import tokenizer_files, vocabularies
-from regard.data.tokenizer_backends import cutting, without_space
+from regard.data.tokenizer_backends import component_kinds, cutting, without_space
 from regard.data.tokenizer_files import ROLES
 from regard.data.tokenizer_frames import Frame, SpecialToken, read_frame
 from regard.data.tokenizer_stream import TextStream
@@ -47,9 +47,13 @@ class Tokenizer:
     """
 
     def __init__(
-        self, backend: Backend, *, specials: Mapping[str, str], chat_template: str | None = None
-    ) -> None:
-        """Wrap a `tokenizers.Tokenizer`; `specials` maps pad, bos, eos, unk and mask to token strings."""
+        self, backend: Backend, *, specials: Mapping[str, str], chat_template: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        """Wrap a `tokenizers.Tokenizer`; `specials` maps pad, bos, eos, unk and mask to token strings.
+
+        settings: of a published one's tokenizer_config.json, which saving keeps.
+        """
         backend.no_truncation()  # a tokenizer.json may ask for a silent cut
         backend.no_padding()
         backend.encode_special_tokens = True  # "<eos>" typed by a user stays text
@@ -64,11 +68,11 @@ class Tokenizer:
             setattr(self, f"{role}_id", None if name is None else backend.token_to_id(name))
         self._forbidden = self._special_ids - {self.unk_id}
         state = json.loads(backend.to_str())
-        kinds = _component_kinds(state)
+        kinds = component_kinds(state)
         self._byte_level = "ByteLevel" in kinds
-        self._continuing: str | None = None
+        self.continuing: str | None = None  # the mark of a piece within a word, "##"
         if state["model"]["type"] == "WordPiece":
-            self._continuing = state["model"]["continuing_subword_prefix"]
+            self.continuing = state["model"]["continuing_subword_prefix"]
         marks_words = kinds & {"Metaspace", "Prepend", "BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
         self._word_prefix = "" if marks_words else " "
         self._marks_spaces = bool(marks_words) or "\\u2581" in json.dumps(state.get("decoder"))
@@ -77,6 +81,8 @@ class Tokenizer:
         names = {t.content: i for i, t in backend.get_added_tokens_decoder().items() if t.special}
         self._frame: Frame = read_frame(state, names, self.vocab_size)
         self.chat_template: str | None = chat_template
+        self._settings = settings
+        self._marked: dict[frozenset[str], Tokenizer] = {}  # as chat.py needs it
 
     pad_id: int | None
     bos_id: int | None
@@ -119,7 +125,11 @@ class Tokenizer:
     # ------------------------------------------------------------------------------------------- text to ids
 
     def encode(self, text: str) -> list[int]:
-        """Give the ids of one text; nothing is added at either end. Raises DataError for what is not text."""
+        """Give the ids of one text; nothing is added at either end. Raises DataError for what is not text.
+
+        Tokens that were added to a published vocabulary without being marked as special (`<think>`) are found in
+        a text, as published. In a conversation those that its template writes are special: see `encode_chat`.
+        """
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -215,6 +225,11 @@ class Tokenizer:
         return dict(self._specials)
 
     @property
+    def languages(self) -> Mapping[str, int]:
+        """The ids of the language codes by their names: `ro_RO`, `>>fra<<`; empty where there are none."""
+        return dict(self._frame.languages)
+
+    @property
     def frames(self) -> bool:
         """Whether `frame` adds anything: whether this tokenizer's model expects special tokens around a text."""
         return self._frame.adds
@@ -301,8 +316,8 @@ class Tokenizer:
             return piece
         if self._is_byte(piece):
             return bytes([int(piece[3:5], 16)]).decode("utf-8", "backslashreplace")
-        if self._continuing is not None:
-            return piece.removeprefix(self._continuing)
+        if self.continuing is not None:
+            return piece.removeprefix(self.continuing)
         return piece.replace("\u2581", " ") if self._marks_spaces else piece
 
     def _is_byte(self, piece: str | None) -> bool:
@@ -341,9 +356,15 @@ class Tokenizer:
 
     # --------------------------------------------------------------------------------------------- directories
 
-    def save(self, directory: str | os.PathLike[str]) -> None:
-        """Write tokenizer.json and tokenizer_config.json into a directory, made if it is not there."""
-        tokenizer_files.save(self._backend, Path(directory), self._specials, self.chat_template)
+    def save(self, directory: str | os.PathLike[str], *, segments: bool | None = None) -> None:
+        """Write tokenizer.json and tokenizer_config.json into a directory, made if it is not there.
+
+        segments: whether its model is told which of two texts a token belongs to; None: as it came.
+        """
+        tokenizer_files.save(
+            self._backend, Path(directory), self._specials, self.chat_template, published=self._settings,
+            segments=segments,
+        )  # fmt: skip
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Tokenizer:
@@ -355,8 +376,8 @@ class Tokenizer:
         tokenizers it is the source's, which decodes both. Raises CheckpointError where there is no tokenizer,
         a damaged one, or one whose model has rules that are not known here.
         """
-        backend, specials, chat_template = tokenizer_files.load(Path(path))
-        return Tokenizer(backend, specials=specials, chat_template=chat_template)
+        backend, specials, chat_template, settings = tokenizer_files.load(Path(path))
+        return Tokenizer(backend, specials=specials, chat_template=chat_template, settings=settings)
 
     @staticmethod
     def load_target(path: str | os.PathLike[str]) -> Tokenizer | None:
@@ -375,19 +396,5 @@ def _check_text(text: object) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            f"character {error.start} of a text is half a surrogate pair; decode the text again"
+            f"character {error.start} of a text is half a surrogate pair; decode it again (a shell: LC_ALL=C.UTF-8)"
         ) from error
-
-
-def _component_kinds(state: Mapping[str, Any]) -> set[str]:
-    """Name the kinds of all parts before and after the model, however they are nested."""
-    found: set[str] = set()
-    waiting = [state.get("normalizer"), state.get("pre_tokenizer"), state.get("decoder")]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, dict):
-            if part.get("type") != "Metaspace" or part.get("prepend_scheme") != "never":
-                found.add(str(part.get("type")))
-            for key in ("normalizers", "pretokenizers", "decoders"):
-                waiting += part.get(key) or []
-    return found

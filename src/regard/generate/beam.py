@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from regard.generate.config import Decoding, Hypothesis, SearchConfig
+from regard.generate.coverage import Covered
 from regard.generate.logits import Transform, compose, not_finite, nothing_left
 
 __all__ = ["beam_search"]
@@ -46,37 +47,40 @@ class _Candidates:
 
 
 class _Ended:
-    """Keep the best ended hypotheses of one row, at most as many as there are beams."""
+    """Keep the best ended hypotheses of one row, or of one of its groups, at most as many as it has beams."""
 
     def __init__(self, config: SearchConfig) -> None:
         self._config = config
-        self._best: list[Hypothesis] = []
+        self._most = config.num_beams // config.beam_groups
+        self.best: list[Hypothesis] = []
 
     def add(self, found: Hypothesis) -> None:
         # The sort is stable: of two equal ones the first to end stays in front.
-        self._best = sorted([*self._best, found], key=lambda one: -one.normalised)[: self._config.num_beams]
+        self.best = sorted([*self.best, found], key=lambda one: -one.normalised)[: self._most]
 
     def done(self, best_running: float, length: int) -> bool:
         """Tell whether the row is done, its best running hypothesis of `length` tokens having this sum."""
         if best_running == _NEVER:
             return True
-        if len(self._best) < self._config.num_beams:
+        if len(self.best) < self._most:
             return False
         if self._config.early_stopping is True:
             return True
         # Sums only fall as texts grow. With a penalty above 0 the division by a greater length may raise them
         # again, at most to the sum of now divided by the greatest length; with one of 0 or below the present
-        # length is the bound.
+        # length is the bound. A coverage penalty is never above 0, so that without it the bound still holds.
         if self._config.early_stopping == "never" and self._config.length_penalty > 0:
             length = self._config.max_tokens
-        return best_running / length**self._config.length_penalty <= self._best[-1].normalised
+        return best_running / length**self._config.length_penalty <= self.best[-1].normalised
 
-    def results(self) -> list[Hypothesis]:
-        # Where several tokens end a text, the same text may have ended twice.
-        distinct: dict[tuple[int, ...], Hypothesis] = {}
-        for one in self._best:
-            distinct.setdefault(tuple(one.ids), one)
-        return list(distinct.values())[: self._config.num_return]
+
+def _merged(groups: Sequence[_Ended], count: int) -> list[Hypothesis]:
+    """Give the best `count` of a row's groups."""
+    # Where several tokens end a text, or several groups write it, the same text has ended more than once.
+    distinct: dict[tuple[int, ...], Hypothesis] = {}
+    for one in sorted((one for group in groups for one in group.best), key=lambda one: -one.normalised):
+        distinct.setdefault(tuple(one.ids), one)
+    return list(distinct.values())[:count]
 
 
 def beam_search(
@@ -98,8 +102,13 @@ def beam_search(
     one that ends its text and is among the first `num_beams` is kept as ended, under `score /
     length**length_penalty` with the end token counted in the length; the best `num_beams` that end nothing
     run on. At `max_tokens` the first `num_beams` candidates are kept, whether they end or not.
-    `early_stopping` in `SearchConfig` says when a row is done. These are the rules of the transformers
-    library's beam search, so that scores and texts can be compared token for token.
+    `early_stopping` in `SearchConfig` says when a row is done. With groups each is such a search of
+    `num_beams / beam_groups` hypotheses; the first chooses freely, and each later one pays `diversity_penalty`
+    for a token as often as hypotheses of earlier groups chose it at this step (Vijayakumar et al. 2016,
+    arXiv:1610.02424). What it paid stays in its sums, and the best of all groups are given.
+
+    These are the rules of the transformers library's beam search, so that scores and texts can be compared
+    token for token.
 
     Args:
         state: the model's state after the prompts, one row each.
@@ -116,20 +125,33 @@ def beam_search(
         RegardError: logits are NaN or infinite, or all tokens are forbidden before any text of a row has
             ended.
     """
-    beams, batch = config.num_beams, len(rows)
+    groups, batch = config.beam_groups, len(rows)
+    beams = config.num_beams // groups
+    if groups > 1:  # each group is a row of its own; those of one row stand together
+        spread = torch.arange(batch, device=logits.device).repeat_interleave(groups)
+        state.reorder(spread)
+        logits, prompt, rows = logits[spread], prompt[spread], [row for row in rows for _ in range(groups)]
     kept_back = max(2, 1 + len(eos)) * beams
     change = compose(*transforms) if transforms else None
     ended = [_Ended(config) for _ in rows]
-    live, width, ids = list(range(batch)), 1, prompt
-    scores = logits.new_zeros(batch, 1)
-    nats = scores if transforms else None
+    live, width, ids = list(range(len(rows))), 1, prompt
+    scores = logits.new_zeros(len(rows), 1)
+    nats = scores if transforms or groups > 1 else None
+    covered = state if isinstance(state, Covered) else None
 
     for step in range(config.max_tokens):
         banned = eos if step < config.min_tokens else ()
-        found = _candidates(logits, ids, scores, nats, count=kept_back, banned=banned, change=change)
+        if groups == 1:
+            found = _candidates(logits, ids, scores, nats, count=kept_back, banned=banned, change=change)
+        else:
+            assert nats is not None
+            found = _diverse(
+                logits, ids, scores, nats, live=live, beams=beams, eos=eos, config=config,
+                count=kept_back, banned=banned, change=change,
+            )  # fmt: skip
         ends = _ends(found.tokens, eos)
         if stop is not None:
-            _ask(stop, found, ends, ids[:, prompt.shape[1] :], live)
+            _ask(stop, found, ends, ids[:, prompt.shape[1] :], live, groups)
         last = step + 1 == config.max_tokens
         best, ending = torch.stack((found.scores[:, 0], ends.any(1).to(scores.dtype))).tolist()
         for place, row in enumerate(live):
@@ -137,7 +159,10 @@ def beam_search(
                 raise not_finite(rows[row], step)
         if any(ending) or last:
             texts = ids[:, prompt.shape[1] :]
-            _harvest(found.first(beams), ends, texts, ended, live, eos=eos, config=config, last=last)
+            extra = None if covered is None else covered.penalty(config.coverage_penalty).tolist()
+            _harvest(
+                found.first(beams), ends, texts, ended, live, eos=eos, config=config, last=last, extra=extra
+            )
             # What ended makes room for the next best; where too few are left, -inf marks an idle slot.
             found.scores = found.scores.masked_fill(ends, _NEVER)
             found = found.select(found.scores.sort(dim=1, descending=True, stable=True).indices[:, :beams])
@@ -162,10 +187,13 @@ def beam_search(
         scores, nats, width = found.scores, found.nats, found.scores.shape[1]
         logits = state.advance(fed)[:, -1].float()
 
-    for row, own in enumerate(ended):
-        if not own.results():
-            raise nothing_left(rows[row], step)
-    return [own.results() for own in ended]
+    results = []
+    for first in range(0, len(ended), groups):
+        own = _merged(ended[first : first + groups], config.num_return)
+        if not own:
+            raise nothing_left(rows[first], step)
+        results.append(own)
+    return results
 
 
 def _candidates(
@@ -197,6 +225,58 @@ def _candidates(
     return _Candidates(best, parents, places % vocabulary, nats)
 
 
+def _diverse(
+    logits: Tensor,
+    ids: Tensor,
+    scores: Tensor,
+    nats: Tensor,
+    *,
+    live: list[int],
+    beams: int,
+    eos: tuple[int, ...],
+    config: SearchConfig,
+    count: int,
+    banned: tuple[int, ...],
+    change: Transform | None,
+) -> _Candidates:
+    """Let the groups choose one after another, each away from what those before it chose."""
+    width, vocabulary = scores.shape[1], logits.shape[-1]
+    chosen = logits.new_zeros(len(live), vocabulary)  # (R, V) how often earlier groups chose each token
+    parts: list[_Candidates] = []
+    order: list[int] = []
+    for group in range(config.beam_groups):
+        places = [place for place, row in enumerate(live) if row % config.beam_groups == group]
+        if not places:
+            continue
+        at = torch.tensor(places, device=logits.device)
+        slots = (at[:, None] * width + torch.arange(width, device=logits.device)).flatten()
+        away = config.diversity_penalty * chosen[at].repeat_interleave(width, 0)
+
+        def apart(changed: Tensor, own: Tensor, away: Tensor = away) -> Tensor:
+            return (changed if change is None else change(changed, own)) - away
+
+        found = _candidates(
+            logits[slots], ids[slots], scores[at], nats[at], count=count, banned=banned, change=apart
+        )
+        parts.append(found)
+        order += places
+        running = ~_ends(found.tokens, eos) & (found.scores > _NEVER)
+        running &= running.cumsum(1) <= beams
+        rows = {row: place for place, row in enumerate(live)}
+        for i, place in enumerate(places):
+            tokens = found.tokens[i][running[i]]
+            first = live[place] - group
+            for later in range(group + 1, config.beam_groups):
+                if (other := rows.get(first + later)) is not None:
+                    chosen[other].index_add_(0, tokens, chosen.new_ones(len(tokens)))
+    back = torch.tensor(order, device=logits.device).argsort()
+    scores, parents, tokens, sums = (
+        torch.cat([getattr(part, name) for part in parts])[back]
+        for name in ("scores", "parents", "tokens", "nats")
+    )
+    return _Candidates(scores, parents, tokens, sums)
+
+
 def _largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Find the `count` largest of each row of (R, N) and their places: `topk`, quicker for long rows.
 
@@ -226,7 +306,12 @@ def _ends(tokens: Tensor, eos: tuple[int, ...]) -> Tensor:
 
 
 def _ask(
-    stop: Callable[[int, list[int]], bool], found: _Candidates, ends: Tensor, ids: Tensor, live: list[int]
+    stop: Callable[[int, list[int]], bool],
+    found: _Candidates,
+    ends: Tensor,
+    ids: Tensor,
+    live: list[int],
+    groups: int,
 ) -> None:
     """Mark in `ends` the candidates that the caller stops."""
     texts, width = ids.tolist(), ids.shape[0] // len(live)
@@ -235,7 +320,7 @@ def _ask(
     )
     for place, row in enumerate(live):
         for rank, (score, parent, token, over) in enumerate(zip(*next(known), strict=True)):
-            if score > _NEVER and not over and stop(row, [*texts[place * width + parent], token]):
+            if score > _NEVER and not over and stop(row // groups, [*texts[place * width + parent], token]):
                 ends[place, rank] = True
 
 
@@ -249,8 +334,12 @@ def _harvest(
     eos: tuple[int, ...],
     config: SearchConfig,
     last: bool,
+    extra: list[float] | None = None,
 ) -> None:
-    """Keep those of the first `num_beams` candidates that end; at the last step all do, finished or not."""
+    """Keep those of the first `num_beams` candidates that end; at the last step all do, finished or not.
+
+    `extra` is added to what orders them, for each running hypothesis that they come from.
+    """
     length, width = ids.shape[1] + 1, ids.shape[0] // len(live)
     own = found.scores if found.nats is None else found.nats
     finished = finished[:, : found.scores.shape[1]]
@@ -266,8 +355,9 @@ def _harvest(
         total = sums[place][rank]
         if total == _NEVER:
             continue
-        text, token = ids[place * width + parents[place][rank]].tolist(), tokens[place][rank]
+        parent = place * width + parents[place][rank]
+        text, token = ids[parent].tolist(), tokens[place][rank]
         if token not in eos:
             text.append(token)
-        normalised = total / length**config.length_penalty
+        normalised = total / length**config.length_penalty + (0.0 if extra is None else extra[parent])
         ended[live[place]].add(Hypothesis(text, nats[place][rank], normalised, over[place][rank]))

@@ -20,12 +20,18 @@ _COUNTS = {
     "num_return": (1, 100_000),
     "top_k": (0, 100_000_000),
     "no_repeat_ngram": (0, 1_000_000),
+    "beam_groups": (1, 100_000),
 }
 _NUMBERS = {
     "length_penalty": (-10.0, 10.0),
     "temperature": (0.0, 1e4),
     "top_p": (0.0, 1.0),
     "min_p": (0.0, 1.0),
+    "typical_p": (0.0, 1.0),
+    "epsilon_cutoff": (0.0, 1.0),
+    "eta_cutoff": (0.0, 1.0),
+    "coverage_penalty": (0.0, 100.0),
+    "diversity_penalty": (0.0, 1e4),
     "repetition_penalty": (1e-3, 1e3),
 }
 
@@ -45,6 +51,10 @@ class SearchConfig:
         top_k: sample among the k likeliest tokens; 0 is no limit.
         top_p: sample among the fewest tokens whose probabilities reach this sum, in (0, 1]; 1 is no limit.
         min_p: sample among tokens at least this share as likely as the likeliest, in [0, 1]; 0 is no limit.
+        typical_p: sample among the tokens whose surprise is nearest to the expected one, the fewest whose
+            probabilities reach this sum, in (0, 1]; 1 is no limit.
+        epsilon_cutoff: sample among tokens at least this probable, in [0, 1]; 0 is no limit.
+        eta_cutoff: the same with a limit that falls where the model is unsure, in [0, 1]; 0 is no limit.
         repetition_penalty: divides the positive and multiplies the negative logits of tokens seen so far; 1
             is none.
         no_repeat_ngram: no run of this many tokens occurs twice in a row's prompt and text; 0 is no limit.
@@ -56,6 +66,12 @@ class SearchConfig:
             `max_tokens`.
         renormalise: whether a beam search makes probabilities of what forbidden tokens and penalties leave;
             otherwise what is forbidden is lost to all.
+
+        coverage_penalty: β of GNMT's coverage penalty, by which a beam search with an encoder-decoder prefers
+            texts that looked at the whole source; 0 is none. See generate/coverage.py.
+        beam_groups: so many groups of `num_beams / beam_groups` hypotheses search side by side; 1 is none.
+        diversity_penalty: taken from a token's log-probability for each hypothesis of an earlier group that
+            chose it at the same step; needs groups.
 
     Raises:
         ConfigError: a value is out of range, or one would be ignored.
@@ -70,19 +86,26 @@ class SearchConfig:
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    typical_p: float = 1.0
+    epsilon_cutoff: float = 0.0
+    eta_cutoff: float = 0.0
     repetition_penalty: float = 1.0
     no_repeat_ngram: int = 0
     seed: int | None = None
     early_stopping: EarlyStopping = True
     renormalise: bool = False
+    coverage_penalty: float = 0.0
+    beam_groups: int = 1
+    diversity_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         for name, (low, high) in _COUNTS.items():
             check_count(name, getattr(self, name), low=low, high=high)
         for name, (least, most) in _NUMBERS.items():
             check_number(name, getattr(self, name), low=least, high=most)
-        if self.top_p == 0:
-            raise ConfigError("top_p=0 leaves no token to sample; give a number above 0 and at most 1.")
+        for name in ("top_p", "typical_p"):
+            if getattr(self, name) == 0:
+                raise ConfigError(f"{name}=0 leaves no token to sample; give a number above 0 and at most 1.")
         if self.seed is not None:
             check_count("seed", self.seed, low=0, high=2**64 - 1)
         if (
@@ -109,9 +132,20 @@ class SearchConfig:
                 f"num_beams={self.num_beams} and temperature={self.temperature:g} exclude each other; "
                 "beam search takes temperature=0, sampling takes num_beams=1."
             )
+        if self.num_beams % self.beam_groups:
+            raise ConfigError(
+                f"beam_groups={self.beam_groups} does not divide num_beams={self.num_beams}; change one of them."
+            )
+        if self.coverage_penalty and self.num_beams == 1:
+            raise ConfigError("coverage_penalty would be ignored without a beam search; raise num_beams.")
+        if (self.beam_groups > 1) != (self.diversity_penalty > 0):
+            raise ConfigError(
+                f"beam_groups={self.beam_groups} and diversity_penalty={self.diversity_penalty:g} go together: "
+                "without a penalty all groups find the same, without groups it has no effect."
+            )
         if self.temperature == 0:
-            limits = {"top_k": self.top_k, "top_p": self.top_p, "min_p": self.min_p}
-            ignored = [f"{name}={limits[name]:g}" for name, off in _NO_LIMIT.items() if limits[name] != off]
+            limits = {name: getattr(self, name) for name in NO_LIMIT}
+            ignored = [f"{name}={limits[name]:g}" for name, off in NO_LIMIT.items() if limits[name] != off]
             if ignored:
                 raise ConfigError(
                     f"{', '.join(ignored)} would be ignored at temperature=0, which takes the likeliest "
@@ -124,7 +158,10 @@ class SearchConfig:
                 )
 
 
-_NO_LIMIT = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
+NO_LIMIT: dict[str, float] = {
+    "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0,
+}  # fmt: skip
+"""The settings of sampling alone, with the values at which they do nothing."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +202,10 @@ class Decoding(Protocol):
 
     def reorder(self, rows: Tensor) -> None:
         """Keep these rows (R,), in this order; a row may come several times or not at all."""
+        ...
+
+    def rewind(self, count: int) -> None:
+        """Forget the last `count` tokens of every row, none of them padding; only speculation asks for it."""
         ...
 
 

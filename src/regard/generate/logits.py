@@ -15,6 +15,7 @@ from torch import Tensor
 
 from regard.errors import ConfigError, RegardError
 from regard.generate.config import SearchConfig, check_count, check_number
+from regard.generate.cutoffs import epsilon_cutoff, eta_cutoff, typical_p
 
 __all__ = [
     "Transform",
@@ -292,7 +293,7 @@ def penalties(config: SearchConfig) -> list[Transform]:
 
 
 def filters(config: SearchConfig) -> list[Transform]:
-    """List the transforms that shape sampling: temperature, then top-k, top-p and min-p of what is left."""
+    """List the transforms that shape sampling: temperature, then each filter of what the one before it left."""
     chosen: list[Transform] = []
     if config.temperature not in (0, 1):
         chosen.append(temperature(config.temperature))
@@ -302,6 +303,12 @@ def filters(config: SearchConfig) -> list[Transform]:
         chosen.append(top_p(config.top_p))
     if config.min_p:
         chosen.append(min_p(config.min_p))
+    if config.typical_p < 1:
+        chosen.append(typical_p(config.typical_p))
+    if config.epsilon_cutoff:
+        chosen.append(epsilon_cutoff(config.epsilon_cutoff))
+    if config.eta_cutoff:
+        chosen.append(eta_cutoff(config.eta_cutoff))
     return chosen
 
 

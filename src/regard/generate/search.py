@@ -6,24 +6,20 @@ A search sees a model only as a `Decoding` state: it feeds tokens, reads logits,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from regard.errors import ConfigError
 from regard.generate.beam import beam_search
 from regard.generate.config import Decoding, Hypothesis, SearchConfig
+from regard.generate.coverage import Covered
+from regard.generate.drawing import OnToken, Stop, Streams, Text, sample
 from regard.generate.logits import Transform, compose, filters, not_finite, nothing_left, penalties
+from regard.generate.speculate import Drafter, speculate
 
 __all__ = ["Decoding", "Hypothesis", "OnToken", "SearchConfig", "Stop", "search"]
-
-OnToken = Callable[[int, int], None]
-Stop = Callable[[int, list[int]], bool]
-
-# So many uniform numbers are drawn for each row at once.
-_DRAWN = 64
 
 
 @torch.inference_mode()
@@ -39,6 +35,7 @@ def search(
     transforms: Sequence[Transform] = (),
     on_token: OnToken | None = None,
     stop: Stop | None = None,
+    drafter: Drafter | None = None,
 ) -> list[list[Hypothesis]]:
     """Continue every row of a batch, and give its hypotheses, the best first.
 
@@ -67,16 +64,20 @@ def search(
         stop: called as `stop(row, ids)` with a row's new tokens, the newest one included; True ends that
             hypothesis. It may be asked about hypotheses of a beam search that are dropped later. The list
             must not be changed.
+        drafter: guesses tokens, which saves steps and changes no text; see generate/speculate.py.
 
     Returns:
         For each row `config.num_return` hypotheses, best first; fewer where fewer exist.
 
     Raises:
         ConfigError: `eos_id` or `pad_id` lies outside the vocabulary, padding is not on the left, or
-            `on_token` would be called for more than one text a row.
+            `on_token` would be called for more than one text a row, a drafter would be ignored, or there is
+            no source for `coverage_penalty`.
         RegardError: the model's logits are NaN or infinite, or every token of a row is forbidden.
     """
     _check_stream(config, on_token)
+    if drafter is not None and (config.num_beams > 1 or config.num_return > 1):
+        raise ConfigError("guessing tokens is for one text a row: greedy search, or one sample.")
     batch, length = first_ids.shape
     if batch == 0:
         return []
@@ -86,9 +87,16 @@ def search(
     assert len(numbers) == batch, f"{len(numbers)} row numbers for {batch} rows"
     prompt, key_mask = _without_padding(first_ids, key_mask)
 
+    if config.coverage_penalty:
+        state = Covered(state)
     logits = state.advance(first_ids, key_mask, only_last=True)[:, -1].float()
     eos = _end_tokens(eos_id, pad_id, logits.shape[-1])
     changes = [*transforms, *penalties(config)]
+    if drafter is not None:
+        return speculate(
+            state, logits, prompt, drafter=drafter, eos=eos, pad_id=pad_id, config=config, rows=numbers,
+            transforms=changes, on_token=on_token, stop=stop,
+        )  # fmt: skip
     if not changes:
         prompt = prompt[:, :0]
     if config.num_beams > 1:
@@ -134,9 +142,9 @@ def _one_by_one(
         spread = torch.arange(len(rows), device=logits.device).repeat_interleave(copies)
         state.reorder(spread)
         logits, ids = logits[spread], ids[spread]
-    streams = _Streams(config, rows) if config.temperature > 0 else None
+    streams = Streams(config, rows) if config.temperature > 0 else None
     change, shape = compose(*transforms), compose(*filters(config))
-    texts = [_Text() for _ in range(len(rows) * copies)]
+    texts = [Text() for _ in range(len(rows) * copies)]
     live = list(range(len(texts)))
 
     for step in range(config.max_tokens):
@@ -147,7 +155,7 @@ def _one_by_one(
         if streams is None:
             chosen = allowed.argmax(-1, keepdim=True)
         else:
-            chosen = _sample(shape(allowed, ids), streams.numbers(step, live))
+            chosen = sample(shape(allowed, ids), streams.numbers(step, live))
         scores = logits.log_softmax(-1).gather(-1, chosen)
         # One transfer a step: the tokens (exact in float32), the model's log-probability of each, and whether
         # it was allowed.
@@ -176,73 +184,6 @@ def _one_by_one(
         sorted(results[start : start + copies], key=lambda found: -found.normalised)
         for start in range(0, len(results), copies)
     ]
-
-
-class _Text:
-    """Collect one growing text."""
-
-    def __init__(self) -> None:
-        self.ids: list[int] = []
-        self.score = 0.0
-        self.length = 0
-        self.finished = False
-
-    def add(
-        self,
-        token: int,
-        nats: float,
-        eos: tuple[int, ...],
-        row: int,
-        on_token: OnToken | None,
-        stop: Stop | None,
-    ) -> bool:
-        """Append a token and tell the callers; True where the text goes on."""
-        self.score += nats
-        self.length += 1
-        if token in eos:
-            self.finished = True
-            return False
-        self.ids.append(token)
-        if on_token is not None:
-            on_token(row, token)
-        self.finished = stop is not None and bool(stop(row, self.ids))
-        return not self.finished
-
-    def hypothesis(self, penalty: float) -> Hypothesis:
-        return Hypothesis(self.ids, self.score, self.score / self.length**penalty, self.finished)
-
-
-class _Streams:
-    """Draw a uniform number in [0, 1) a step for each text, from a stream of its own."""
-
-    def __init__(self, config: SearchConfig, rows: list[int]) -> None:
-        seed = np.random.SeedSequence().entropy if config.seed is None else config.seed
-        self._generators = [
-            np.random.default_rng(np.random.SeedSequence([int(seed), row, copy]))  # type: ignore[arg-type]
-            for row in rows
-            for copy in range(config.num_return)
-        ]
-        self._table = np.empty((0, _DRAWN))
-
-    def numbers(self, step: int, live: list[int]) -> Tensor:
-        """Give the numbers (N, 1) float64 of one step for the texts that go on; steps must come in order."""
-        if step % _DRAWN == 0:
-            self._table = np.stack([generator.random(_DRAWN) for generator in self._generators])
-        return torch.from_numpy(self._table[live, step % _DRAWN][:, None])
-
-
-def _sample(logits: Tensor, uniform: Tensor) -> Tensor:
-    """Draw a token (N, 1) for each row of logits (N, V), by inverting its distribution function."""
-    # In float64, where the processor has it: the sum over a large vocabulary must not swallow the rare
-    # tokens.
-    wide = torch.float32 if logits.device.type == "mps" else torch.float64
-    reached = logits.softmax(-1).to(wide).cumsum(-1)
-    aim = uniform.to(wide).to(logits.device) * reached[:, -1:]
-    chosen = torch.searchsorted(reached, aim, right=True).clamp_(max=logits.shape[-1] - 1)
-    # A parallel sum need not grow steadily, so that it may point at a forbidden token; then take the
-    # likeliest.
-    forbidden = logits.gather(-1, chosen) == float("-inf")
-    return torch.where(forbidden, logits.argmax(-1, keepdim=True), chosen)
 
 
 def _without_padding(first_ids: Tensor, key_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -40,7 +40,7 @@ class Decoding:
         self.config, self.batch = config, batch
         self._embedding, self._stack, self._head = embedding, stack, head
         self._memory, self._memory_mask = memory, memory_mask
-        self._cache = Cache(len(stack.blocks)) if use_cache else None
+        self._cache = Cache(len(stack.blocks), stack.windows) if use_cache else None
         device = embedding.weight.device
         self._ids = torch.empty(batch, 0, dtype=torch.long, device=device)  # only grows without a cache
         self._keys: Tensor | None = None  # (B, slots) which are real; None while all are
@@ -77,6 +77,28 @@ class Decoding:
             key_positions=self._positions, memory=memory, memory_mask=memory_mask, cache=self._cache,
         )  # fmt: skip
         return self._head(hidden[:, -1:] if only_last else hidden[:, -new:])
+
+    @property
+    def source_mask(self) -> Bool[Tensor, "B S"] | None:
+        """Tell which tokens of each row's source are real; None where all are, or where there is no source."""
+        return self._memory_mask
+
+    def reserve(self, slots: int) -> None:
+        """Make room for so many tokens a row at once, so that no key moves while a text grows (a static cache)."""
+        if self._cache is not None:
+            self._cache.reserve(slots)
+
+    def rewind(self, count: int) -> None:
+        """Forget the last `count` tokens of every row, none of which may be padding; at most 64 with a window."""
+        self.length -= count
+        self._longest -= count
+        self._positions = self._positions[..., : self.length]
+        if self._keys is not None:
+            self._keys = self._keys[:, : self.length]
+        if self._cache is None:
+            self._ids = self._ids[:, : self.length]
+        else:
+            self._cache.rewind(count)
 
     def reorder(self, rows: Int[Tensor, " R"]) -> None:
         """Go on with these rows, in this order; a row may be taken several times or left out."""

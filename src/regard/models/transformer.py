@@ -16,7 +16,7 @@ from regard.nn.block import Block
 from regard.nn.cache import Cache
 from regard.nn.layers import Dropout, activate, make_norm
 from regard.nn.masks import Mask
-from regard.nn.positions import make_position
+from regard.nn.positions import Terms, make_position
 
 
 class Stack(nn.Module):
@@ -61,11 +61,14 @@ class Stack(nn.Module):
         if self.window_position is not None:
             within = self.window_position.terms(positions, key_positions)
         mask = replace(mask, causal=self.causal)
-        windowed: dict[int | None, Mask] = {None: mask}
+        windowed: dict[int | None, tuple[Mask, Terms]] = {None: (mask, everywhere)}
         for i, (block, window) in enumerate(zip(self.blocks, self.windows, strict=True)):
-            own = windowed.setdefault(window, replace(mask, window=window))
+            if window not in windowed:
+                begin = 0 if cache is None else cache.own[i].begin
+                windowed[window] = _from_slot(begin, replace(mask, window=window), within)
+            own, terms = windowed[window]
             x = block(
-                x, mask=own, terms=everywhere if window is None else within, memory=memory, memory_mask=memory_mask,
+                x, mask=own, terms=terms, memory=memory, memory_mask=memory_mask,
                 cache=cache.own[i] if cache else None, cross_cache=cache.cross[i] if cache else None,
             )  # fmt: skip
         return self.norm_out(x)
@@ -306,6 +309,16 @@ class EncoderDecoder(nn.Module):
             self.config, self.target_embedding, self.decoder, self.head, batch=len(source), use_cache=use_cache,
             memory=self.encode(source, source_mask), memory_mask=source_mask,
         )  # fmt: skip
+
+
+def _from_slot(begin: int, mask: Mask, terms: Terms) -> tuple[Mask, Terms]:
+    """Leave out the first `begin` keys, which a layer with a window no longer keeps."""
+    if begin == 0:
+        return mask, terms
+    assert mask.offset is not None
+    keys = None if mask.keys is None else mask.keys[:, begin:]
+    bias = None if terms.bias is None else terms.bias[..., begin:]
+    return replace(mask, keys=keys, offset=mask.offset - begin), replace(terms, bias=bias)
 
 
 def build(config: ModelConfig) -> Encoder | Decoder | EncoderDecoder:

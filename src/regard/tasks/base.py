@@ -30,13 +30,15 @@ Stop = Callable[[], bool]
 class Parts:
     """Hold what a task works with: a network, its tokenizer, its configuration, and how it is meant to write.
 
-    `published` is None for a model of ours, whose verbs have defaults of their own.
+    `published` is None for a model of ours, whose verbs have defaults of their own. `sentences` says how a sentence
+    encoder's folder makes one vector of a text (pooling, normalise, max_length); None for any other model.
     """
 
     module: nn.Module
     tokenizer: Tokenizer
     config: ModelConfig
     published: Published | None = None
+    sentences: Mapping[str, Any] | None = None
 
     @property
     def device(self) -> Any:
@@ -102,6 +104,7 @@ class Task(ABC):
     kinds: ClassVar[tuple[Kind, ...]]
     metric: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
+    writes: ClassVar[bool] = False  # whether its measure is of texts that it writes
     joins_documents: ClassVar[bool] = False  # whether a text is a stream that may be cut anywhere
 
     def texts(self, values: Values) -> Iterator[str]:
@@ -212,6 +215,29 @@ def framed(
     if tokenizer.frames or language is not None:
         return tokenizer.frame(ids, language=language)[0]
     return ids if end is None else [*ids, end]
+
+
+def marks(tokenizer: Tokenizer, config: ModelConfig) -> tuple[int | None, int | None]:
+    """Give the token before and the one after a text: of the tokenizer's frame, or without one the model's own.
+
+    Raises:
+        ConfigError: the frame has more than one on a side.
+    """
+    if not tokenizer.frames:
+        return config.bos_id, config.eos_id
+    empty, one = tokenizer.frame([])[0], tokenizer.frame([-1])[0]
+    place = one.index(-1)
+    if place > 1 or len(empty) - place > 1:
+        raise ConfigError(
+            f"this tokenizer puts {len(empty)} special tokens around a text; training with more than one on a side "
+            "isn't built here."
+        )
+    return (empty[0] if place else None), (empty[-1] if len(empty) > place else None)
+
+
+def room(tokenizer: Tokenizer, config: ModelConfig) -> int:
+    """Count the tokens that a text may have of its own, beside the marks."""
+    return config.context - sum(mark is not None for mark in marks(tokenizer, config))
 
 
 def encode_texts(

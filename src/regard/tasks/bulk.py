@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-import io
 import itertools
 import json
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from regard.checkpoints.files import read_json, write_json_atomic
+from regard.data.formats import text_encoding
 from regard.errors import ConfigError, DataError
 
 _BLOCK = 1 << 20
@@ -143,12 +143,7 @@ def _lock(file: IO[bytes], part: Path) -> None:
 
 def _measure(path: Path, encoding: str) -> tuple[str, int]:
     """Pass over a file once: its SHA-256 and its lines; what is no text is found here, before any work."""
-    try:
-        io.TextIOWrapper(io.BytesIO(), encoding=encoding).detach()
-    except LookupError:
-        raise ConfigError(
-            f"--encoding {encoding} is no encoding of text; utf-8, utf-16, latin-1 and cp1252 are usual."
-        ) from None
+    text_encoding(encoding)
     reader = codecs.getincrementaldecoder(encoding)()
     digest, newlines, place, last = hashlib.sha256(), 0, 0, ""
     try:

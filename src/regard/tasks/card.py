@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from regard.checkpoints.files import atomic_file
 from regard.config import ModelConfig
-from regard.tasks.generate import generate
+from regard.tasks.generate import TEMPERATURE
 from regard.tasks.registry import get_task
 from regard.tasks.translate import BEAMS
 
 _USES = {
     "translate": 'regard translate {run} "text"',
     "generate": 'regard generate {run} "beginning of a text"',
+    "classify": 'regard classify {run} "text"',
+    "tag": 'regard tag {run} "text"',
 }
 
 
@@ -39,22 +40,18 @@ def generation_config(task: str, config: ModelConfig) -> dict[str, Any] | None:
     elif task == "generate":
         values |= {
             "do_sample": True,
-            **_defaults(generate, temperature="temperature", top_k="top_k", top_p="top_p"),
+            "temperature": TEMPERATURE,
+            "top_k": 0,
+            "top_p": 1.0,
         }
     return values
-
-
-def _defaults(function: Callable[..., Any], **names: str) -> dict[str, Any]:
-    """Read our own defaults from the function that has them, under the names they have elsewhere."""
-    parameters = inspect.signature(function).parameters
-    return {theirs: parameters[ours].default for theirs, ours in names.items()}
 
 
 def command(record: Mapping[str, Any], run: Path) -> str | None:
     """Write the command that makes this run; None where it was made with a configuration that no flag can say."""
     given = dict(record["given"])
     data = given.pop("data")
-    if isinstance(given.get("model"), Mapping):
+    if isinstance(given.get("model"), Mapping) or "fold" in given:
         return None
     words = ["regard", "train", record["task"], *data]
     for name, value in {**given, "out": str(run)}.items():
@@ -81,9 +78,10 @@ def write_card(folder: Path, record: Mapping[str, Any]) -> None:
 def _card(folder: Path, record: Mapping[str, Any]) -> str:
     name, result = folder.resolve().name, record["result"]
     task, config = record["task"], ModelConfig.from_dict(dict(record["model"]))
+    chosen = get_task(task, record["given"].get("label_separator"))
     lowered = ", lower-casing" if record["lowercase"] else ""
     about = {
-        "Task": f"{task}: {get_task(task).help}",
+        "Task": f"{task}: {chosen.help}",
         "Model": _model_line(config),
         "Tokenizer": f"{record['tokenizer']}, {config.vocab_size:,} tokens{lowered}",
         "Training data": f"{_paths(record['data'])}: {size_line(record['sizes']['train'])}",
@@ -100,7 +98,7 @@ def _card(folder: Path, record: Mapping[str, Any]) -> str:
         lines += ["", "## Scores", "", "| metric | value |", "|---|---:|"]
         lines += [f"| {metric} | {value:.6g} |" for metric, value in result["metrics"].items()]
         lines += ["", f"On the held-out data, with the weights of step {result['best_step']:,}, the best by "
-                  f"{get_task(task).metric}."]  # fmt: skip
+                  f"{chosen.metric}."]  # fmt: skip
         if task == "translate":
             lines[-1] += f" Of the first {record['sizes']['kept']:,} rows; without beam search."
         if signature := result["details"].get("signature"):

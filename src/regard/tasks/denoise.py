@@ -29,6 +29,12 @@ from regard.training.loss import sequence_loss, validation_loss
 NUM_SENTINELS = 64
 
 
+def _sentinels(tokenizer: Tokenizer) -> list[int]:
+    """List the sentinels that a published T5's tokenizer brings, in their order; none for ours."""
+    named = (tokenizer.token_to_id(f"<extra_id_{i}>") for i in range(100))
+    return [i for i in named if i is not None]
+
+
 class DenoiseTask(Task):
     """Learn from running text that is damaged anew in every epoch.
 
@@ -68,7 +74,7 @@ class DenoiseTask(Task):
             need(config.pad_id, "pad_id"),
         )
         if config.position == "t5":
-            sentinels = range(config.vocab_size - NUM_SENTINELS, config.vocab_size)
+            sentinels = _sentinels(tokenizer) or range(config.vocab_size - NUM_SENTINELS, config.vocab_size)
             return DenoiseT5(
                 store, sentinels=sentinels, start=start, eos=eos, pad=pad, context=config.context
             )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +33,54 @@ _PREPARED = (
 )  # fmt: skip
 
 
+def check_names(*given: object) -> None:
+    """Refuse names of files that are not UTF-8: a run writes down what it was made of, in a file that is.
+
+    Raises:
+        ConfigError: one of these names isn't.
+    """
+    for value in given:
+        if isinstance(value, (list, tuple)):
+            check_names(*value)
+        elif isinstance(value, (str, Path)) and not _is_unicode(str(value)):
+            raise ConfigError(
+                f"the name {str(value)!r} is not valid UTF-8, which a run's files need; rename it."
+            )
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a second process out of a run's folder, where the system can; the lock goes with the process.
+
+    Raises:
+        ConfigError: another process is at work there.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another process is training in {folder}; wait for it, or stop it.") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(held)
+
+
 @contextmanager
 def new_run(out: str | Path | None, task: str) -> Iterator[tuple[Path, Path]]:
     """Make a run's folder, empty but for one to fill; what is in that at the end becomes the run.
@@ -40,37 +90,59 @@ def new_run(out: str | Path | None, task: str) -> Iterator[tuple[Path, Path]]:
     fill).
 
     Raises:
-        ConfigError: the folder is not empty.
+        ConfigError: the folder is not empty, its name is no text, or another process is at work in it.
         DataError: nothing can be written there, or the disk is full.
     """
     if out is not None:
+        check_names(out)
         _check_free(Path(out))
     made: list[Path] = []
     try:
         folder = _next_free(task, made) if out is None else _make(Path(out), made)
-        gathered = folder / _GATHERED
-        _clear(folder)
-        try:
-            gathered.mkdir()
-            yield folder, gathered
-            for path in sorted(gathered.iterdir(), key=lambda path: path.name == "regard.json"):
-                path.rename(folder / path.name)
-            sync(folder)
-            made.clear()
-            gathered.rmdir()
-        except BaseException:
-            if not (folder / "regard.json").exists():
-                _clear(folder)
-            raise
+        with locked(folder):
+            gathered = folder / _GATHERED
+            _clear(folder)
+            try:
+                gathered.mkdir()
+                yield folder, gathered
+                for path in sorted(gathered.iterdir(), key=lambda path: path.name == "regard.json"):
+                    path.rename(folder / path.name)
+                sync(folder)
+                made.clear()
+                gathered.rmdir()
+            except BaseException:
+                if not (folder / "regard.json").exists():
+                    _clear(folder)
+                raise
     except OSError as error:
         place = error.filename or out or "the run's folder"
+        hint = "make room or name" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "name"
         raise DataError(
-            f"{place} can't be written: {error.strerror or error}; make room or name another --out."
+            f"{place} can't be written: {error.strerror or error}; {hint} another --out."
         ) from error
     finally:
         for path in reversed(made):
             with suppress(OSError):  # somebody has put something there
                 path.rmdir()
+
+
+def replace_run(old: Path, new: Path) -> None:
+    """Put a run, the only thing in its folder's parent, in the place of another, which is removed.
+
+    A kill on the way leaves the new one whole, in one of its two places.
+
+    Raises:
+        DataError: a folder can't be renamed.
+    """
+    before = new.with_name(f"{new.name}.old")
+    try:
+        if old.exists():
+            shutil.rmtree(before, ignore_errors=True)
+            old.rename(before)
+        new.rename(old)
+        shutil.rmtree(new.parent)
+    except OSError as error:
+        raise DataError(f"{new} can't take the place of {old}: {error.strerror or error}.") from error
 
 
 def was_being_prepared(folder: Path) -> bool:

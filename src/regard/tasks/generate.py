@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 from regard.config import Kind, ModelConfig
 from regard.data.batches import Batches
 from regard.data.objectives import Generate
 from regard.data.tokenizers import Tokenizer
-from regard.errors import ConfigError, DataError
-from regard.generate.config import Hypothesis, SearchConfig, check_count
-from regard.generate.logits import forbid
-from regard.generate.search import search
+from regard.errors import ConfigError, DataError, suggest
+from regard.generate.config import NO_LIMIT, Hypothesis, SearchConfig, check_count
+from regard.generate.constraints import Trie
+from regard.generate.logits import Transform, logit_bias
+from regard.generate.speculate import Drafter, Lookup, ModelDraft
 from regard.tasks.base import (
     DataSize,
     Evaluation,
@@ -30,13 +30,16 @@ from regard.tasks.base import (
     Task,
     Values,
     encode_running_text,
-    framed,
+    marks,
     text_store,
 )  # fmt: skip
-from regard.tasks.verbs import check_verb, ends, never_written
+from regard.tasks.translate import Candidate
+from regard.tasks.verbs import check_verb, ends
+from regard.tasks.writing import Row, Way, Writer, groups, opened, write_window
 from regard.training.loss import sequence_loss, validation_loss
 
-_WINDOW_STEP = 0x9E3779B97F4A7C15  # sets the random streams of a text's windows apart
+TEMPERATURE = 0.8
+"""Of samples, where neither the user nor the model says how."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Generation:
         tokens: how many tokens were written.
         finished: True where the end token or a stop string ended it, False where the limit did.
         windows: 1, or more where the text outgrew the context and went on from its last half.
+        candidates: the n best texts where several were asked for, the first among them; else none.
     """
 
     text: str
@@ -60,6 +64,7 @@ class Generation:
     tokens: int
     finished: bool
     windows: int = 1
+    candidates: tuple[Candidate, ...] = ()
 
     def __str__(self) -> str:
         return self.prompt + self.text
@@ -102,22 +107,24 @@ class GenerateTask(Task):
 
     def objective(self, stores: Stores, tokenizer: Tokenizer, config: ModelConfig, *, seed: int) -> Any:
         """Give windows of one context over a stream, or packed documents that don't see each other."""
-        return _objective(stores, config, random_phase=True)
+        return _objective(stores, tokenizer, config, random_phase=True)
 
     def evaluate(
         self, parts: Parts, rows: Sequence[Values], stores: Stores, *, quick: bool, should_stop: Stop = lambda: False,
         lowercase: bool = False, beams: int = 1,
     ) -> Evaluation:  # fmt: skip
         """Give the loss in nats a token, perplexity, and bits a byte of the original text."""
-        examples = _objective(stores, parts.config, random_phase=False)
+        examples = _objective(stores, parts.tokenizer, parts.config, random_phase=False)
         return evaluate_likelihood(parts, examples, stores, rows, quick=quick, should_stop=should_stop)
 
 
-def _objective(stores: Stores, config: ModelConfig, *, random_phase: bool) -> Generate:
+def _objective(stores: Stores, tokenizer: Tokenizer, config: ModelConfig, *, random_phase: bool) -> Generate:
     packed = "documents" in stores
+    # In a stream too, what stands before a text is an end token, unless the tokenizer has a token for it.
+    first = marks(tokenizer, config)[0] if tokenizer.frames else None
     return Generate(
         text_store(stores), context=config.context, pad=config.pad_id or 0, packed=packed,
-        bos=config.eos_id if packed else None,  # in a stream too, what stands before a text is an end token
+        bos=None if not packed else config.eos_id if first is None else first,
         random_phase=random_phase,
     )  # fmt: skip
 
@@ -164,16 +171,15 @@ def generate(
     prompts: Sequence[str],
     *,
     max_tokens: int = 200,
-    temperature: float = 0.8,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
-    repetition_penalty: float = 1.0,
-    no_repeat_ngram: int = 0,
     stop: Sequence[str] = (),
-    seed: int | None = None,
+    bias: Mapping[str | int, float] | None = None,
+    one_of: Sequence[str] | None = None,
+    draft: Any = None,
+    lookup: int = 0,
+    rows: Sequence[int] | None = None,
     batch_tokens: int = 16_384,
     on_text: Callable[[int, str], None] | None = None,
+    **choice: Any,
 ) -> list[Generation]:
     """Continue each prompt.
 
@@ -185,177 +191,177 @@ def generate(
         parts: a decoder and its tokenizer.
         prompts: texts; an empty one starts from the end token, which stands before each text in training.
         max_tokens: how many new tokens at most.
-        temperature: 0 always takes the likeliest token; the filters then have no effect and are refused.
-        top_k: sample among so many likeliest tokens; 0: all.
-        top_p: sample among the fewest tokens whose probabilities reach this sum.
-        min_p: sample among tokens at least this share as likely as the likeliest.
-        repetition_penalty: above 1 makes tokens less likely that stand in the window already.
-        no_repeat_ngram: no run of so many tokens comes twice in a window; 0: no limit.
         stop: strings that end the text; they are left out of it.
-        seed: of the samples; None: a fresh one each time.
+        bias: added to the logits of single tokens, by their ids or by texts of one token (" dog"); -inf forbids one.
+        one_of: the texts that may be written, each to its end; the likeliest first step is taken unless a
+            temperature or beams are given.
+        draft: a smaller model with the same tokenizer (a Model, or its parts), which guesses tokens: faster where it
+            guesses well, and the same text.
+        lookup: so many tokens are guessed by what followed the same words before; 0: none. The same text too.
+        rows: numbers of the prompts, which set their random streams apart; None counts from 0.
         batch_tokens: tokens, prompts and new ones, in memory at once.
         on_text: told (number of the prompt, new text) as it is written; the pieces of each add up to its text.
+        choice: how tokens are chosen: fields of `SearchConfig`, but for max_tokens. Unset: what a published model
+            was published with, if it samples; else a temperature of 0.8, or 0 with beams.
 
     Raises:
-        ConfigError: the model is no decoder, or a setting is out of range.
-        DataError: a prompt is longer than the context.
+        ConfigError: the model is no decoder, a setting is out of range or not known, or the draft has another
+            vocabulary.
+        DataError: a prompt is longer than the context, or leaves no room where the text must fit into one window.
     """
-    config = parts.config
+    config, tokenizer = parts.config, parts.tokenizer
     check_verb(config, "generate")
     check_count("batch_tokens", batch_tokens, low=1, high=10**9)
+    check_count("lookup", lookup, low=0, high=32)
+    check_stops(stop)
+    if one_of is not None and not choice.get("num_beams") and choice.get("temperature") is None:
+        choice["temperature"] = 0.0
+    settings = sampling(parts, max_tokens=max_tokens, **choice)
+    numbers = range(len(prompts)) if rows is None else rows
+    limits: dict[bool, Trie] = {}
+    for first in {not prompt for prompt in prompts} if one_of is not None else ():
+        limits[first] = Trie(
+            (tokenizer.encode_part(text, first=first) for text in one_of or ()), ends=ends(parts)
+        )
+    one_window = one_of is not None or settings.num_return > 1
+    if one_of is not None:
+        most = (
+            max(len(tokenizer.encode_part(t, first=f)) for t in one_of for f in limits) + 1 if limits else 1
+        )
+        settings = replace(settings, max_tokens=most)
+    waiting: list[Row] = []
+    for number, (prompt, ids) in enumerate(zip(prompts, tokenizer.encode_batch(list(prompts)), strict=True)):
+        ids = opened(parts, ids)
+        _check_room(number, len(ids), config.context, settings.max_tokens if one_window else 1)
+        tell = (lambda text, n=number: on_text(n, text)) if on_text and settings.num_beams == 1 else None
+        row = Row(numbers[number], prompt, ids, settings.max_tokens, Writer(tokenizer, stop, tell, ids))
+        waiting.append(row)
+    changes = _changes(parts, settings, bias)
+    drafter, budget = _drafter(parts, draft, lookup), max(1, batch_tokens // settings.num_beams)
+    several: dict[int, tuple[Candidate, ...]] = {}
+    going = waiting
+    while going:
+        # Texts that may be written begin otherwise where nothing stands before them.
+        parted = [[row for row in going if (not row.prompt) is first] for first in limits] or [going]
+        for own, first in zip(parted, limits or [False], strict=True):
+            way = Way(settings, ends(parts), changes, limits.get(first), drafter)
+            for group in groups(own, config.context, budget, same_room=drafter is not None):
+                for row, found in zip(group, write_window(parts, group, way), strict=True):
+                    several[id(row)] = _candidates(row, found)
+        going = [row for row in going if row.left > 0 and not row.finished]
+    return [_generation(row, several[id(row)] if settings.num_return > 1 else ()) for row in waiting]
+
+
+def sampling(parts: Parts, *, max_tokens: int, **choice: Any) -> SearchConfig:
+    """Join how tokens are asked to be chosen with what a published model says; None leaves a setting out.
+
+    Raises:
+        ConfigError: a setting is not known, out of range, or would be ignored.
+    """
+    known = {field.name for field in fields(SearchConfig)} - {"max_tokens"}
+    for name in choice:
+        if name not in known:
+            hint = suggest(name, known)
+            raise ConfigError(f"generate has no setting {name!r}. {hint or 'See SearchConfig.'}")
+    asked = {name: value for name, value in choice.items() if value is not None}
+    own = SearchConfig() if parts.published is None else parts.published.config
+    base: dict[str, Any] = {name: getattr(own, name) for name in ("repetition_penalty", "no_repeat_ngram")}
+    greedy = asked.get("temperature") == 0 or asked.get("num_beams", 1) > 1
+    if not greedy and own.temperature > 0:
+        base |= {name: getattr(own, name) for name in ("temperature", *NO_LIMIT)}
+    elif not greedy:
+        base["temperature"] = TEMPERATURE
+    seed = asked.pop("seed", None)
+    return SearchConfig(
+        **{**base, **asked}, max_tokens=max_tokens, seed=secrets.randbits(63) if seed is None else seed
+    )
+
+
+def check_stops(stop: Sequence[str]) -> None:
+    """Refuse stop strings that are none.
+
+    Raises:
+        ConfigError: they are no list, or one is empty.
+    """
     if isinstance(stop, str) or any(not s for s in stop):
         raise ConfigError(
             "stop takes a list of strings, none of them empty: an empty one would end every text at once."
         )
-    settings = SearchConfig(
-        max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
-        repetition_penalty=repetition_penalty, no_repeat_ngram=no_repeat_ngram,
-        seed=secrets.randbits(63) if seed is None else seed,
-    )  # fmt: skip
-    rows = []
-    for number, (prompt, ids) in enumerate(
-        zip(prompts, parts.tokenizer.encode_batch(list(prompts)), strict=True)
-    ):
-        ids = _opened(parts, ids)
-        if len(ids) > config.context:
-            raise DataError(
-                f"prompt {number + 1} has {len(ids)} tokens; this model's context is {config.context}. Shorten it."
+
+
+def check_prompts(parts: Parts, prompts: Sequence[str]) -> dict[int, str]:
+    """Find the prompts that `generate` would refuse: the number of each, from 0, and what is wrong with it."""
+    lengths = [len(opened(parts, ids)) for ids in parts.tokenizer.encode_batch(list(prompts))]
+    most = parts.config.context
+    said = f"tokens; this model's context is {most}. Shorten it."
+    return {i: f"has {length} {said}" for i, length in enumerate(lengths) if length > most}
+
+
+def _check_room(number: int, length: int, context: int, new: int) -> None:
+    if length > context:
+        raise DataError(
+            f"prompt {number + 1} has {length} tokens; this model's context is {context}. Shorten it."
+        )
+    if length + new - 1 > context:
+        raise DataError(
+            f"prompt {number + 1} has {length} tokens, which leaves no room for {new} more in this model's context of "
+            f"{context}; shorten it, or lower max_tokens."
+        )
+
+
+def _changes(
+    parts: Parts, settings: SearchConfig, bias: Mapping[str | int, float] | None
+) -> Callable[[int], list[Transform]]:
+    """Give what changes the logits: the user's bias, and what a published model never writes."""
+    added: dict[int, float] = {}
+    for token, value in (bias or {}).items():
+        ids = [token] if isinstance(token, int) else parts.tokenizer.encode_part(token, first=False)
+        if len(ids) != 1:
+            raise ConfigError(
+                f"bias: {token!r} is {len(ids)} tokens; give one, as it stands in a text (' dog'), or its id."
             )
-        tell = (lambda text, n=number: on_text(n, text)) if on_text else None
-        rows.append(_Row(number, prompt, ids, max_tokens, _Writer(parts.tokenizer, stop, tell)))
-    going = rows
-    while going:
-        for group in _groups(going, config.context, batch_tokens):
-            _write_window(parts, group, settings)
-        going = [row for row in going if row.left > 0 and not row.finished]
-    return [row.result() for row in rows]
+        added[ids[0]] = value
+    own = [] if not added else [logit_bias(added)]
+    said = None if parts.published is None else replace(parts.published, first=None, last=())
+    return lambda length: [*own, *([] if said is None else said.transforms(settings, length))]
 
 
-def _opened(parts: Parts, ids: list[int]) -> list[int]:
-    """Put before a prompt what its model expects there; an empty one begins as the texts did in training."""
-    ids = framed(parts.tokenizer, ids, end=None)
-    while len(ids) > 1 and ids[-1] == parts.config.eos_id:
-        ids = ids[:-1]  # a frame may close the text, which is to go on
-    return ids or [next((i for i in (parts.config.eos_id, parts.config.start) if i is not None), 0)]
+def _drafter(parts: Parts, draft: Any, lookup: int) -> Callable[[], Drafter] | None:
+    """Give what makes the guesses of one batch."""
+    if draft is not None and lookup:
+        raise ConfigError("tokens are guessed by a draft or by lookup; give one of them.")
+    if draft is None:
+        return (lambda: Lookup(lookup)) if lookup else None
+    small: Parts = getattr(draft, "parts", draft)
+    check_verb(small.config, "generate")
+    ours, theirs = parts.tokenizer, small.tokenizer
+    if ours.vocab_size != theirs.vocab_size or any(
+        ours.id_to_token(i) != theirs.id_to_token(i) for i in range(ours.vocab_size)
+    ):
+        raise ConfigError("the draft has another vocabulary; give a smaller model with the same tokenizer.")
+    start: Any = small.module.start
+    return lambda: ModelDraft(
+        lambda batch: start(batch=batch), context=small.config.context, pad_id=small.config.pad_id or 0,
+        device=small.device,
+    )  # fmt: skip
 
 
-class _Row:
-    """Follow one continuation from window to window."""
-
-    def __init__(self, number: int, prompt: str, ids: list[int], left: int, writer: _Writer) -> None:
-        self.number, self.prompt, self.window, self.left, self.writer = (
-            number,
-            prompt,
-            list(ids),
-            left,
-            writer,
-        )
-        self.prompt_tokens, self.tokens, self.windows = len(ids), 0, 1
-        self.score, self.finished = 0.0, False
-
-    def room(self, context: int) -> int:
-        """Count the tokens that this window may get; the last one is never fed and takes no place."""
-        return min(self.left, context - len(self.window) + 1)
-
-    def next_window(self, context: int) -> None:
-        """Go on from the last half of a window that is full."""
-        if len(self.window) > context:
-            self.window, self.windows = self.window[-max(1, context // 2) :], self.windows + 1
-
-    def take(self, found: Hypothesis, room: int) -> None:
-        """Add what a search wrote: to the end token, to a stop string, or to the end of the room."""
-        ended = found.finished and not self.writer.stopped and len(found.ids) < room
-        self.tokens += len(found.ids) + ended
-        self.left -= len(found.ids) + ended
-        self.score += found.score
-        self.window += found.ids
-        self.finished = ended or self.writer.stopped
-
-    def result(self) -> Generation:
-        """Let out the rest of the text."""
-        self.writer.finish()
-        finished = self.finished or self.writer.stopped
-        return Generation(
-            self.writer.text, self.prompt, self.score, self.prompt_tokens, self.tokens, finished, self.windows
-        )
-
-
-def _groups(rows: Sequence[_Row], context: int, budget: int) -> Iterator[list[_Row]]:
-    """Put rows whose windows are of similar length together, longest first, within a budget of padded tokens."""
-    group: list[_Row] = []
-    slots = 0
-    for row in rows:
-        row.next_window(context)
-    for row in sorted(rows, key=lambda row: (-len(row.window), row.number)):
-        grown = max(slots, (len(group[0].window) if group else len(row.window)) + row.room(context))
-        if group and ((len(group) + 1) * grown > budget or 2 * len(row.window) < len(group[0].window)):
-            yield group
-            group, grown = [], len(row.window) + row.room(context)
-        group.append(row)
-        slots = grown
-    if group:
-        yield group
-
-
-def _write_window(parts: Parts, rows: Sequence[_Row], settings: SearchConfig) -> None:
-    """Continue rows side by side, padded on the left, each until its own window is full."""
-    config, longest = parts.config, max(len(row.window) for row in rows)
-    pad = config.pad_id or 0
-    ids = torch.tensor(
-        [[pad] * (longest - len(row.window)) + row.window for row in rows], device=parts.device
+def _candidates(row: Row, found: Sequence[Hypothesis]) -> tuple[Candidate, ...]:
+    texts = [row.writer.decode(one.ids) for one in found]
+    return tuple(
+        Candidate(row.writer.cut(text), one.normalised) for text, one in zip(texts, found, strict=True)
     )
-    real = torch.tensor([len(row.window) for row in rows], device=parts.device)
-    mask = torch.arange(longest, device=parts.device) >= longest - real[:, None]
-    rooms = [row.room(config.context) for row in rows]
-    # Rows that go on together are in the same window; each window has random numbers of its own.
-    seed = None if settings.temperature == 0 else (settings.seed or 0) + (rows[0].windows - 1) * _WINDOW_STEP
-    settings = replace(settings, max_tokens=max(rooms), seed=None if seed is None else seed % 2**63)
-
-    def full(place: int, new: list[int]) -> bool:
-        return rows[place].writer.stopped or len(new) >= rooms[place]
-
-    with torch.inference_mode():
-        state = parts.module.start(batch=len(rows))  # type: ignore[operator]
-        found = search(
-            state, ids, key_mask=mask, eos_id=ends(parts), pad_id=pad, config=settings,
-            rows=[row.number for row in rows], transforms=[forbid(never_written(parts))],
-            on_token=lambda place, token: rows[place].writer.add(token), stop=full,
-        )  # fmt: skip
-    for row, (best,), room in zip(rows, found, rooms, strict=True):
-        row.take(best, room)
 
 
-class _Writer:
-    """Decode tokens as they come, and hold back what may be the beginning of a stop string."""
-
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], tell: Callable[[str], None] | None) -> None:
-        self._stream, self._stop, self._tell = tokenizer.stream(), tuple(stop), tell
-        self._held, self.text, self.stopped = "", "", False
-
-    def add(self, token: int) -> None:
-        """Take the next token."""
-        if not self.stopped:
-            self._take(self._stream.add(token))
-
-    def finish(self) -> None:
-        """Let out what is held back."""
-        if not self.stopped:
-            self._take(self._stream.finish())
-        if not self.stopped:
-            self._say(self._held)
-
-    def _take(self, new: str) -> None:
-        self._held += new
-        places = [self._held.find(s) for s in self._stop if s in self._held]
-        if places:
-            self._say(self._held[: min(places)])
-            self.stopped = True
-            return
-        keep = max((n for s in self._stop for n in range(1, len(s)) if self._held.endswith(s[:n])), default=0)
-        self._say(self._held[: len(self._held) - keep])
-        self._held = self._held[len(self._held) - keep :]
-
-    def _say(self, text: str) -> None:
-        self.text += text
-        if text and self._tell is not None:
-            self._tell(text)
+def _generation(row: Row, candidates: tuple[Candidate, ...]) -> Generation:
+    finished = row.close()
+    return Generation(
+        row.writer.text,
+        row.prompt,
+        row.score,
+        row.prompt_tokens,
+        row.tokens,
+        finished,
+        row.windows,
+        candidates,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from regard.errors import DataError
@@ -75,6 +75,30 @@ def score_classes(answers: Sequence[str], truths: Sequence[str], labels: Sequenc
     occur = {*truths, *answers}
     mean = sum(row[2] for label, row in per_class.items() if label in occur) / max(1, len(occur))
     return ClassTable(tuple(labels), right / max(1, len(truths)), mean, confusion, per_class)
+
+
+def score_several(
+    answers: Sequence[Set[str]], truths: Sequence[Set[str]], labels: Sequence[str]
+) -> tuple[dict[str, float], dict[str, tuple[float, float, float, int]]]:
+    """Score texts with any number of labels.
+
+    Returns:
+        `micro_f1` (over all labels of all texts), `macro_f1` (the mean of the labels that occur) and `accuracy` (the
+        share of texts with all labels right), each 0 to 1; and label to (precision, recall, F1, count).
+    """
+    right, answered, there = Counter[str](), Counter[str](), Counter[str]()
+    for answer, truth in zip(answers, truths, strict=True):
+        right.update(answer & truth)
+        answered.update(answer)
+        there.update(truth)
+    table = {label: (*_prf(right[label], answered[label], there[label]), there[label]) for label in labels}
+    occur = [label for label in labels if answered[label] or there[label]]
+    whole = sum(answer == truth for answer, truth in zip(answers, truths, strict=True))
+    return {
+        "micro_f1": _prf(right.total(), answered.total(), there.total())[2],
+        "macro_f1": sum(table[label][2] for label in occur) / max(1, len(occur)),
+        "accuracy": whole / max(1, len(truths)),
+    }, table
 
 
 def spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:

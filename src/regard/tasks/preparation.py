@@ -57,6 +57,7 @@ class Reading:
         encoding: of text files.
         skip_bad_rows: leave broken rows out, counted, where else the first is an error.
         skip_long: leave texts out that are longer than the context, counted, where else they are an error.
+        label_separator: for classify: what stands between the labels of a text, which has any number of them.
     """
 
     columns: Sequence[str] | None = None
@@ -65,6 +66,7 @@ class Reading:
     encoding: str = "utf-8"
     skip_bad_rows: bool = False
     skip_long: bool = False
+    label_separator: str | None = None
 
 
 class Rows:

@@ -11,11 +11,12 @@ from typing import Any
 
 from regard.checkpoints.hub import Place, locate
 from regard.checkpoints.load import model_config
+from regard.checkpoints.sentences import sentence_settings
 from regard.checkpoints.shards import Weights
 from regard.config import ModelConfig
 from regard.data.tokenizers import Tokenizer
 from regard.tasks.card import size_line
-from regard.tasks.folders import has_tokenizer, read_config, read_run
+from regard.tasks.folders import check_names, has_tokenizer, read_config, read_run
 from regard.tasks.preparation import Reading
 
 Data = str | Path | Sequence[str | Path]
@@ -23,16 +24,23 @@ Data = str | Path | Sequence[str | Path]
 
 def given_settings(
     data: Data | None, valid: Data | None, model: str | ModelConfig | None, tokenizer: str | Path | None,
-    vocab_size: int | None, lowercase: bool, reading: Reading,
+    vocab_size: int | None, lowercase: bool, reading: Reading, start: str | Path | None = None,
+    fold: Sequence[int] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Gather what was said about data and model, without what was left at its default, as plain JSON values."""
+    """Gather what was said about data and model, without what was left at its default, as plain JSON values.
+
+    Raises:
+        ConfigError: a name that no file of UTF-8 can hold.
+    """
     values: dict[str, Any] = {
         "data": names(data), "valid": names(valid), "tokenizer": None if tokenizer is None else str(tokenizer),
         "model": model.to_dict() if isinstance(model, ModelConfig) else model, "vocab_size": vocab_size,
-        "lowercase": lowercase,
+        "lowercase": lowercase, "from": None if start is None else str(start),
+        "fold": None if fold is None else list(fold),
     }  # fmt: skip
     usual = dataclasses.asdict(Reading())
     values |= {name: v for name, v in dataclasses.asdict(reading).items() if v != usual[name]}
+    check_names(*values.values())
     return {name: value for name, value in values.items() if value not in (None, False, [])}
 
 
@@ -47,7 +55,12 @@ def summary(record: Mapping[str, Any]) -> str:
     """Say in one line what was prepared."""
     sizes = record["sizes"]
     tokens = f"{record['model']['vocab_size']:,} tokens ({record['tokenizer']})"
-    return f"{size_line(sizes['train'])} to train on, {size_line(sizes['valid'])} held out; {tokens}"
+    prepared = f"{size_line(sizes['train'])} to train on, {size_line(sizes['valid'])} held out; {tokens}"
+    start = record.get("start")
+    if start is None:
+        return prepared
+    new = f"new are {', '.join(start['new'])}" if start["new"] else "nothing is new"
+    return f"{prepared}; weights of {start['from']}, {new}"
 
 
 def describe(
@@ -74,6 +87,7 @@ def _describe_published(place: Place) -> dict[str, dict[str, Any]]:
             "weights": ", ".join(path.name for path in weights.files), "bytes": weights.num_bytes,
             "tensors": ", ".join(f"{count:,} {dtype}" for dtype, count in counts.most_common()),
         }  # fmt: skip
+    sentences = sentence_settings(place.folder) if family else None
     tokens = Tokenizer.load(place.folder).vocab_size if has_tokenizer(place.folder) else None
     came_from = {"id": place.id, "revision": place.revision, "folder": str(place.folder)}
     return {
@@ -82,6 +96,7 @@ def _describe_published(place: Place) -> dict[str, dict[str, Any]]:
             **{k: v for k, v in config.to_dict().items() if v not in (None, [])},
         },
         "tokenizer": {"tokens": tokens} if tokens else {"tokens": "none"},
+        "sentences": {name: "none" if value is None else value for name, value in (sentences or {}).items()},
         "files": files,
         "source": {k: v for k, v in came_from.items() if v is not None},
     }  # fmt: skip

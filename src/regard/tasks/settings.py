@@ -12,7 +12,9 @@ from regard.errors import ConfigError, suggest
 from regard.tasks.base import DataSize, Task
 from regard.tasks.preparation import base_model, check_tokenizer
 from regard.training.config import TrainConfig
+from regard.training.events import Warned
 from regard.training.precision import choose_device
+from regard.training.state import Progress
 
 Settings = dict[str, Any]
 
@@ -55,14 +57,48 @@ def split_settings(settings: Mapping[str, Any]) -> tuple[Settings, Settings]:
 def train_config(suited: Settings, given: Settings) -> TrainConfig:
     """Join what suits the data with what was given; an end that is given replaces the one that suits.
 
+    A warm-up that nobody gave is at most a tenth of the steps.
+
     Raises:
         ConfigError: a setting can't be, or would do nothing.
     """
     if "steps" in given or "epochs" in given:
         suited = {name: value for name, value in suited.items() if name not in ("steps", "epochs")}
     config = TrainConfig.from_dict({**suited, **given})
+    if config.steps is not None and "warmup" not in given:
+        config = config.replace(warmup=min(config.warmup, max(1, config.steps // 10)))
     _refuse_idle(given, config, _OF_TRAINING)
     return config
+
+
+def check_ends(given: Settings, before: Settings, done: Progress | None) -> None:
+    """Refuse an end, other than the one before, that a run which is to go on has passed already.
+
+    Raises:
+        ConfigError: it has.
+    """
+    if done is None:
+        return
+    epochs, minutes = done.epoch + (done.batch > 0), done.elapsed / 60
+    for name, value in (("steps", done.step), ("epochs", epochs), ("minutes", minutes)):
+        if name in given and given[name] != before[name] and given[name] < value:
+            shown = f"{value:,.2f}" if name == "minutes" else f"{value:,}"
+            raise ConfigError(
+                f"{name}={given[name]}, but {shown} {name} are done already; give more, or leave it out."
+            )
+
+
+def check_warmup(
+    given: Settings, config: TrainConfig, horizon: int | None, report: Callable[[Any], None]
+) -> None:
+    """Say so where a run ends before its learning rate has reached its peak."""
+    if horizon is not None and config.warmup > horizon:
+        whose = "" if "warmup" in given else ", which suits larger data"
+        text = (
+            f"the learning rate rises for {config.warmup} steps{whose}, and the run has {horizon}: it never reaches "
+            f"lr={config.lr:g}; give a smaller --warmup."
+        )
+        report(Warned(text))
 
 
 def check_model_settings(given: Settings, config: ModelConfig) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from regard.config import Kind, ModelConfig
 from regard.data.batches import Batches
 from regard.data.objectives import Tag
 from regard.data.store import TokenStore
 from regard.data.tokenizers import Tokenizer
-from regard.errors import DataError
+from regard.errors import ConfigError, DataError, suggest
+from regard.generate.config import check_count
 from regard.tasks.base import (
     DataSize,
     Evaluation,
@@ -25,10 +29,16 @@ from regard.tasks.base import (
     Task,
     Values,
     label_numbers,
-    need,
+    marks,
+    room,
     small_or_large,
 )  # fmt: skip
+from regard.tasks.confusion import tag_details
+from regard.tasks.entities import STRATEGIES, Entity, Span, find_entities, split_words
+from regard.tasks.framing import as_trained
+from regard.tasks.inputs import Input, batches, check_lengths, make_inputs, refuse_long
 from regard.tasks.metrics import score_spans
+from regard.tasks.verbs import check_verb
 from regard.training.loss import IGNORED, to_device
 
 
@@ -68,10 +78,10 @@ class TagTask(Task):
     ) -> Stores:
         """Write text.tokens, word.tokens (the number of each token's word) and tag.tokens (each word's tag)."""
         numbers = label_numbers(config)
-        room = config.context - 2
+        most = room(tokenizer, config)
 
         def encoded() -> Iterator[tuple[list[int], list[int]]]:
-            lengths = Lengths(room)
+            lengths = Lengths(most)
             for values in rows:
                 ids, words = tokenizer.encode_words(values["words"])
                 if lengths.fits(len(ids)):
@@ -91,14 +101,8 @@ class TagTask(Task):
 
     def objective(self, stores: Stores, tokenizer: Tokenizer, config: ModelConfig, *, seed: int) -> Any:
         """Give sentences between start and end tokens, a tag on the first token of each word."""
-        return Tag(
-            stores["text"],
-            stores["word"],
-            stores["tag"],
-            pad=need(config.pad_id, "pad_id"),
-            bos=config.bos_id,
-            eos=config.eos_id,
-        )
+        bos, eos = marks(tokenizer, config)
+        return Tag(stores["text"], stores["word"], stores["tag"], pad=config.pad_id or 0, bos=bos, eos=eos)
 
     @torch.no_grad()
     def evaluate(
@@ -106,16 +110,13 @@ class TagTask(Task):
         lowercase: bool = False, beams: int = 1,
     ) -> Evaluation:  # fmt: skip
         """Give precision, recall and F1 of whole spans, and the share of right tags."""
-        batches = Batches(
-            self.objective(stores, parts.tokenizer, parts.config, seed=0),
-            tokens_per_batch=16_384,
-            shuffle=False,
-        )
+        objective = self.objective(stores, parts.tokenizer, parts.config, seed=0)
+        data = Batches(objective, tokens_per_batch=16_384, shuffle=False)
         names = parts.config.labels
         answers: list[list[str]] = []
         truths: list[list[str]] = []
-        for k in range(batches.num_batches(0)):
-            batch = to_device(batches.batch(0, k), parts.device)
+        for k in range(data.num_batches(0)):
+            batch = to_device(data.batch(0, k), parts.device)
             best = parts.module(batch["ids"], key_mask=batch["key_mask"]).argmax(-1)
             for row, labels in zip(best, batch["labels"], strict=True):
                 first = labels != IGNORED
@@ -126,4 +127,155 @@ class TagTask(Task):
         precision, recall, f1 = score_spans(answers, truths)
         pairs = [(a, t) for x, y in zip(answers, truths, strict=True) for a, t in zip(x, y, strict=True)]
         accuracy = sum(a == t for a, t in pairs) / max(1, len(pairs))
-        return Evaluation({"f1": f1, "precision": precision, "recall": recall, "accuracy": accuracy})
+        details = {} if quick else tag_details(answers, truths, names)
+        return Evaluation(
+            {"f1": f1, "precision": precision, "recall": recall, "accuracy": accuracy}, None, details
+        )
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """Hold what was found in one text.
+
+    Attributes:
+        entities: in their order in the text; none overlaps another.
+        tokens: how many tokens were read, those around the text and those of overlapping windows included.
+        windows: in how many windows.
+    """
+
+    entities: tuple[Entity, ...]
+    tokens: int
+    windows: int
+
+    def __str__(self) -> str:
+        return ", ".join(f"{entity.text} ({entity.label})" for entity in self.entities)
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """Hold the ids of a text, the characters that each stands for, and whether it begins a word.
+
+    Of a run of ours, which learned from words, the first id of a word stands for all of it and the others for nothing.
+    """
+
+    ids: list[int]
+    places: list[Span]
+    begins: list[bool]
+
+
+def tag(
+    parts: Parts, texts: Sequence[str], *, strategy: str | None = None, windows: bool = False, batch_tokens: int = 8192
+) -> list[Tagging]:  # fmt: skip
+    """Find entities, or parts of speech, with their places in the texts as given.
+
+    What a text gives depends on it alone, never on its neighbours.
+
+    Args:
+        parts: a model with a head over tags, and its tokenizer.
+        texts: each must fit the model's context, but for `windows`.
+        strategy: "none", "simple", "first", "average" or "max", see `entities.find_entities`; None: "first", since
+            most taggers learn the tag of a word's first token. A run of ours reads words, and knows "none" (a word
+            each) and "first" alone.
+        windows: cut longer texts into overlapping windows; each token is tagged where it stands farthest from the
+            cuts (for a decoder, which sees nothing behind, from the one before it).
+        batch_tokens: tokens in memory at once.
+
+    Raises:
+        DataError: a text is longer than the context.
+        ConfigError: the model has no head over tags, or a setting can't be.
+    """
+    check_verb(parts.config, "tag")
+    check_count("batch_tokens", batch_tokens, low=1, high=10**9)
+    strategy = _strategy(parts, strategy)
+    encoded = [_encoded(parts, text) for text in texts]
+    inputs = _inputs(parts, encoded, windows)
+    refuse_long(inputs, parts.config, texts)
+    rows = _probabilities(parts, encoded, inputs, batch_tokens)
+    read: list[list[int]] = [[] for _ in texts]
+    for window in inputs:
+        read[window.text].append(len(window.ids))
+    results = []
+    for number, (text, one) in enumerate(zip(texts, encoded, strict=True)):
+        entities = find_entities(
+            text, one.places, list(rows[number]), one.begins, parts.config.labels, strategy=strategy
+        )
+        results.append(Tagging(entities, sum(read[number]), len(read[number])))
+    return results
+
+
+def check_tag_texts(parts: Parts, texts: Sequence[str], *, windows: bool = False) -> dict[int, str]:
+    """Find the texts that `tag` would refuse: the number of each, from 0, and what is wrong with it."""
+    return check_lengths(_inputs(parts, [_encoded(parts, text) for text in texts], windows), parts.config)
+
+
+def _inputs(parts: Parts, encoded: Sequence[_Encoded], windows: bool) -> list[Input]:
+    """Frame texts: between start and end tokens for a run of ours, as its family does for a published model."""
+    as_it_was = parts if parts.published is None else as_trained(parts)
+    return make_inputs(as_it_was, [one.ids for one in encoded], windows=windows)
+
+
+def _strategy(parts: Parts, strategy: str | None) -> str:
+    if strategy is None:
+        return "first"
+    if strategy not in STRATEGIES:
+        raise ConfigError(
+            f"strategy={strategy!r} is not one of {', '.join(STRATEGIES)}. {suggest(strategy, STRATEGIES)}".strip()
+        )
+    if parts.published is None and strategy not in ("none", "first"):
+        raise ConfigError(
+            f"strategy={strategy!r} looks at all tokens of a word; this run learned the tags of first ones, so it is "
+            "for published models: choose none or first."
+        )
+    return strategy
+
+
+def _encoded(parts: Parts, text: str) -> _Encoded:
+    if not isinstance(text, str):
+        raise DataError(f"a text must be a string, not {type(text).__name__}: {str(text)[:40]!r}")
+    tokenizer, words = parts.tokenizer, split_words(text)
+    if parts.published is None:
+        ids, numbers = tokenizer.encode_words([text[start:end] for start, end in words])
+        begins = [i == 0 or numbers[i - 1] != number for i, number in enumerate(numbers)]
+        places = [words[number] if first else (0, 0) for number, first in zip(numbers, begins, strict=True)]
+        return _Encoded(ids, places, begins)
+    ids, places = tokenizer.offsets(text)
+    if tokenizer.continuing:
+        names = [tokenizer.id_to_token(i) or "" for i in ids]
+        return _Encoded(ids, places, [not name.startswith(tokenizer.continuing) for name in names])
+    # Other kinds don't say where a word begins, so the text does: at spaces and punctuation, as in the data sets.
+    first = {start for start, _ in words}
+    starts = [end - len(text[start:end].lstrip()) for start, end in places]
+    return _Encoded(ids, places, [start in first for start in starts])
+
+
+@torch.inference_mode()
+def _probabilities(
+    parts: Parts, encoded: Sequence[_Encoded], inputs: Sequence[Input], batch_tokens: int
+) -> list[NDArray[np.float64]]:
+    """Give for each text the probabilities (tokens, tags), each token's from the window that shows most around it."""
+    count = len(parts.config.labels)
+    rows = [np.zeros((len(one.ids), count)) for one in encoded]
+    nearest = [np.full(len(one.ids), -1.0) for one in encoded]
+    for batch in batches(parts, [one for one in inputs if one.count], batch_tokens=batch_tokens):
+        given = {} if batch.segments is None else {"segments": batch.segments}
+        logits = parts.module(batch.ids, key_mask=batch.mask, **given)
+        found = logits.float().cpu().double().softmax(-1).numpy()
+        for one, row in zip(batch.inputs, found, strict=True):
+            here = slice(one.first, one.first + one.count)
+            near = _from_cuts(one, len(encoded[one.text].ids), causal=parts.config.kind == "decoder")
+            # Windows of one text are as long as each other and come in order: of equals it is the first.
+            better = near > nearest[one.text][here]
+            rows[one.text][here][better] = row[one.start : one.start + one.count][better]
+            nearest[one.text][here][better] = near[better]
+    return rows
+
+
+def _from_cuts(one: Input, total: int, *, causal: bool) -> NDArray[np.float64]:
+    """Give how far each token of a window stands from a cut; the text's own ends are none."""
+    after = np.arange(one.count, dtype=np.float64)
+    before = np.arange(one.count, dtype=np.float64)[::-1].copy()
+    if one.first == 0:
+        after[:] = np.inf
+    if causal or one.first + one.count == total:
+        before[:] = np.inf
+    return np.minimum(after, before)

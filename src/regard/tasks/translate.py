@@ -14,7 +14,7 @@ from regard.data.objectives import Translate
 from regard.data.store import TokenStore
 from regard.data.tokenizers import Tokenizer
 from regard.errors import ConfigError, DataError
-from regard.generate.config import Hypothesis, SearchConfig, check_count
+from regard.generate.config import NO_LIMIT, Hypothesis, SearchConfig, check_count
 from regard.generate.logits import Transform, forbid, force, only_at
 from regard.generate.search import search
 from regard.tasks.base import (
@@ -28,6 +28,7 @@ from regard.tasks.base import (
     Values,
     encode_texts,
     framed,
+    marks,
     need,
 )
 from regard.tasks.metrics import score_texts
@@ -77,6 +78,7 @@ class TranslateTask(Task):
     name: ClassVar[str] = "translate"
     help: ClassVar[str] = "any text to any other text, from pairs"
     fields: ClassVar[tuple[str, ...]] = ("source", "target")
+    writes: ClassVar[bool] = True
     kinds: ClassVar[tuple[Kind, ...]] = ("encoder-decoder",)
     metric: ClassVar[str] = "bleu"
 
@@ -98,12 +100,17 @@ class TranslateTask(Task):
     def encode(
         self, rows: Iterable[Values], tokenizer: Tokenizer, config: ModelConfig, folder: Path
     ) -> Stores:
-        """Write source.tokens and target.tokens."""
-        sources = encode_texts((r["source"] for r in rows), tokenizer, limit=config.context - 1)
-        targets = encode_texts((r["target"] for r in rows), tokenizer, limit=config.context - 1)
+        """Write source.tokens and target.tokens; batches add the end token to both."""
+        first = marks(tokenizer, config)[0] if tokenizer.frames else None  # a run of ours has nothing there
+        before = [] if first is None else [first]
+        limit = config.context - 1 - len(before)
+
+        def encoded(side: str) -> Iterator[list[int]]:
+            return ([*before, *ids] for ids in encode_texts((r[side] for r in rows), tokenizer, limit=limit))
+
         return {
-            "source": TokenStore.write(folder / "source.tokens", sources, vocab_size=config.vocab_size),
-            "target": TokenStore.write(folder / "target.tokens", targets, vocab_size=config.vocab_size),
+            side: TokenStore.write(folder / f"{side}.tokens", encoded(side), vocab_size=config.vocab_size)
+            for side in ("source", "target")
         }
 
     def objective(self, stores: Stores, tokenizer: Tokenizer, config: ModelConfig, *, seed: int) -> Any:
@@ -128,7 +135,9 @@ class TranslateTask(Task):
         references = [row["target"] for row in chosen[: len(results)]]
         scores = score_texts(results, references, lowercase=lowercase)
         sample = f"{texts[0]}\n→ {results[0]}" if results else None
-        return Evaluation({"bleu": scores.bleu, "chrf": scores.chrf}, sample, {"signature": scores.signature})
+        exact = sum(a == b for a, b in zip(results, references, strict=True)) / max(1, len(results))
+        metrics = {"bleu": scores.bleu, "chrf": scores.chrf, "exact": exact}
+        return Evaluation(metrics, sample, {"signature": scores.signature})
 
 
 def translate(
@@ -138,6 +147,7 @@ def translate(
     beams: int | None = None,
     length_penalty: float | None = None,
     num_return: int = 1,
+    coverage_penalty: float = 0.0,
     source_language: str | None = None,
     target_language: str | None = None,
     max_tokens: int | None = None,
@@ -155,11 +165,14 @@ def translate(
         beams: 1 is greedy; None: what the model was published with, or 4.
         length_penalty: scores are divided by length to this power; larger favours longer texts. None: what the model
             was published with, or 1.
+        coverage_penalty: above 0 prefers translations that looked at the whole source (GNMT's β, about 0.2); slower.
         num_return: how many candidates each text gets, at most `beams`; fewer where fewer exist.
-        source_language: the code of the texts' language, for a model that has such codes ("en_XX").
+        source_language: the code of the texts' language, for a model that has such codes ("en_XX"); or as its
+            config.json names the task that it was published with, together with the target's ("en" and "de" for T5's
+            translation_en_to_de, which says what stands before each text).
         target_language: the code of the language to translate into ("ro_RO", "fra").
-        max_tokens: the longest translation, its end token included, at most the context; None: some 20 to 50
-            more than twice the source, within the context.
+        max_tokens: the longest translation, its end token included, at most the context; None: what the model was
+            published with, or some 20 to 50 more than twice the source, within the context.
         batch_tokens: source tokens times beams in memory at once.
         on_done: told after each batch how many texts it finished.
 
@@ -169,12 +182,17 @@ def translate(
     """
     config, tokenizer = parts.config, parts.tokenizer
     check_verb(config, "translate")
-    settings, begin = _settings(parts, beams, length_penalty, num_return), None
+    parts, prefix = as_published(parts, source_language, target_language)
+    settings, begin = _settings(parts, beams, length_penalty, num_return, max_tokens), None
+    settings = replace(settings, coverage_penalty=coverage_penalty)
     check_count("batch_tokens", batch_tokens, low=1, high=10**9)
     check_count("max_tokens", 1 if max_tokens is None else max_tokens, low=1, high=config.context)
+    if prefix:
+        source_language = target_language = None
     if target_language is not None:
         source_language, begin = _languages(tokenizer, source_language, target_language)
-    sources = _encoded(parts, texts, source_language)
+    own_limit = parts.published is not None and parts.published.limits_length
+    sources = encode_sources(parts, prefixed(texts, prefix), source_language)
     for i, problem in _too_long(sources, config).items():
         raise DataError(f"text {i + 1} ({_excerpt(texts[i])!r}) {problem}")
     done: list[Translation | None] = [
@@ -183,36 +201,73 @@ def translate(
     waiting = [i for i, result in enumerate(done) if result is None]
     if len(waiting) < len(done):
         on_done(len(done) - len(waiting))
-    for rows in _by_length(sources, waiting, max(1, batch_tokens // settings.num_beams)):
+    for rows in by_length(sources, waiting, max(1, batch_tokens // settings.num_beams)):
         usual = min(config.context, 2 * _LENGTH_STEP * _length_class(sources[rows[0]]) + 20)
-        found = _search(
-            parts, [sources[i] for i in rows], replace(settings, max_tokens=max_tokens or usual), begin
-        )
+        limit = settings.max_tokens if own_limit else usual
+        least = min(settings.min_tokens, max_tokens or limit)
+        asked = replace(settings, max_tokens=max_tokens or limit, min_tokens=least)
+        found = search_sources(parts, [sources[i] for i in rows], asked, begin)
         for i, hypotheses in zip(rows, found, strict=True):
             done[i] = _translation(hypotheses, len(sources[i]), tokenizer)
         on_done(len(rows))
     return [result for result in done if result is not None]
 
 
-def check_texts(parts: Parts, texts: Sequence[str]) -> dict[int, str]:
+def check_texts(
+    parts: Parts,
+    texts: Sequence[str],
+    *,
+    source_language: str | None = None,
+    target_language: str | None = None,
+) -> dict[int, str]:
     """Find the texts that `translate` would refuse: the number of each, from 0, and what is wrong with it."""
-    return _too_long(_encoded(parts, texts), parts.config)
+    parts, prefix = as_published(parts, source_language, target_language)
+    return _too_long(encode_sources(parts, prefixed(texts, prefix)), parts.config)
 
 
-def _encoded(parts: Parts, texts: Sequence[str], language: str | None = None) -> list[list[int]]:
+def as_published(parts: Parts, source: str | None, target: str | None) -> tuple[Parts, str]:
+    """Give the parts with the settings of a published model's task for these languages, and the task's prefix.
+
+    Raises:
+        ConfigError: the model's languages are tasks, and these are none of them.
+    """
+    if parts.published is None or target is None:
+        return parts, ""
+    task = parts.published.task(f"translation_{source}_to_{target}")
+    if task is not None:
+        return replace(parts, published=task.published), task.prefix
+    start, codes = "translation_", (target, f">>{target}<<")
+    known = [name.removeprefix(start) for name in parts.published.tasks if name.startswith(start)]
+    if known and not parts.tokenizer.languages.keys() & codes:
+        pair = f"{source or '?'}_to_{target}"
+        raise ConfigError(
+            f"this model does not translate {pair}; it has {', '.join(sorted(known))}. Name both."
+        )
+    return parts, ""
+
+
+def prefixed(texts: Sequence[str], prefix: str) -> list[str]:
+    """Put a prefix before texts; without one what is no text stays, for the tokenizer to refuse."""
+    return [prefix + text if isinstance(text, str) else text for text in texts]
+
+
+def encode_sources(parts: Parts, texts: Sequence[str], language: str | None = None) -> list[list[int]]:
     """Give the ids of sources, with what their model expects around them."""
     end, tokenizer = need(parts.config.eos_id, "eos_id"), parts.tokenizer
     return [framed(tokenizer, ids, end=end, language=language) for ids in tokenizer.encode_batch(list(texts))]
 
 
-def _settings(parts: Parts, beams: int | None, length_penalty: float | None, num_return: int) -> SearchConfig:
+def _settings(
+    parts: Parts, beams: int | None, length_penalty: float | None, num_return: int, max_tokens: int | None
+) -> SearchConfig:
     """Join what was asked for with what the model was published with; a translation is never a sample."""
     if parts.published is None:
         settings = SearchConfig(num_beams=BEAMS)
     else:
-        settings = replace(
-            parts.published.config, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, num_return=1, min_tokens=0
-        )
+        asked: dict[str, Any] = {} if max_tokens is None else {"max_tokens": max_tokens}
+        settings = parts.published.search(**{**NO_LIMIT, **asked, "temperature": 0.0, "num_return": 1})
+        most = min(settings.max_tokens, parts.config.context)
+        settings = replace(settings, max_tokens=most, min_tokens=min(settings.min_tokens, most))
     beams = settings.num_beams if beams is None else beams
     check_count("beams", beams, low=1, high=10_000)
     check_count("num_return", num_return, low=1, high=beams)
@@ -226,10 +281,9 @@ def _languages(tokenizer: Tokenizer, source: str | None, target: str) -> tuple[s
     Models with one language on the target's side name it in the frame of the source (Marian); others begin the
     target with it (mBART).
     """
-    if any(tokenizer.token_to_id(name) is not None for name in (f">>{target}<<", target)):
-        begin = tokenizer.token_to_id(target)
-        if begin is not None and not target.startswith(">>"):
-            return source, begin
+    codes = tokenizer.languages
+    if f">>{target}<<" not in codes and target in codes and not target.startswith(">>"):
+        return source, codes[target]
     if source is not None:
         raise ConfigError(
             f"source_language={source!r} has no effect: this model names only the target's language."
@@ -237,11 +291,20 @@ def _languages(tokenizer: Tokenizer, source: str | None, target: str) -> tuple[s
     return target, None  # the tokenizer says which codes it has, if it hasn't this one
 
 
-def _search(
+def _ends_in_language(tokenizer: Tokenizer) -> bool:
+    """Tell whether the frame of a source has its language at the end."""
+    framed_ids = tokenizer.frame([])[0]
+    return bool(framed_ids) and framed_ids[-1] in tokenizer.languages.values()
+
+
+def search_sources(
     parts: Parts, sources: Sequence[Sequence[int]], settings: SearchConfig, begin: int | None
 ) -> list[list[Hypothesis]]:
-    """Pad sources on the right to one batch, and search; `begin` is the token that each target begins with."""
+    """Pad sources on the right to one batch, and search; `begin` is the language that each target begins with."""
     config, own = parts.config, parts.published
+    start = need(config.start, "start_id") if own is None or own.start_id is None else own.start_id
+    if begin is not None and _ends_in_language(parts.tokenizer):
+        start, begin = begin, None  # mBART of 2020; later ones have the language after a start token
     transforms: list[Transform] = [forbid(never_written(parts))]
     if own is not None:
         own = own if begin is None else replace(own, first=begin)
@@ -256,7 +319,7 @@ def _search(
         mask = (torch.arange(batch.shape[1])[None] < lengths[:, None]).to(parts.device)
     with torch.inference_mode():
         state = parts.module.start(source=batch.to(parts.device), source_mask=mask)  # type: ignore[operator]
-        first = torch.full((len(sources), 1), need(config.start, "start_id"), device=parts.device)
+        first = torch.full((len(sources), 1), start, device=parts.device)
         return search(
             state, first, eos_id=ends(parts), pad_id=pad, config=settings, transforms=transforms,
         )  # fmt: skip
@@ -306,9 +369,7 @@ def _translation(hypotheses: list[Hypothesis], source_tokens: int, tokenizer: To
     return Translation(candidates[0].text, best.normalised, candidates, source_tokens, tokens, best.finished)
 
 
-def _by_length(
-    sequences: Sequence[Sequence[int]], numbers: Sequence[int], budget: int
-) -> Iterator[list[int]]:
+def by_length(sequences: Sequence[Sequence[int]], numbers: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Group the numbers of sequences of similar length, longest first, at most `budget` padded tokens a group.
 
     A group is of one length class, which sets its limit of tokens: so no text's result depends on its neighbours.

@@ -14,6 +14,7 @@ __all__ = ["Average", "OptimizerKind", "PrecisionKind", "ScheduleKind", "TrainCo
 ScheduleKind = Literal["inverse-sqrt", "cosine", "wsd", "constant", "linear"]
 OptimizerKind = Literal["adamw", "muon"]
 Average = Literal["none", "ema", "last"]
+ClassWeights = Literal["none", "balanced"]
 PrecisionKind = Literal["auto", "fp32", "bf16"]
 
 _COUNT = (1, 10**12)
@@ -23,7 +24,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "decay_fraction": (0, 1), "min_lr_ratio": (0, 1), "beta1": (0, 0.999999), "beta2": (0, 0.99999999),
     "eps": (1e-20, 1), "weight_decay": (0, 100), "clip": (0, 1e9), "label_smoothing": (0, 0.99),
     "ema_decay": (0, 0.99999999), "average_last": (1, 100), "evaluate_every": _COUNT, "save_every": _COUNT,
-    "keep": (1, 10_000), "log_every": _COUNT, "seed": (0, 2**63 - 1), "max_bad_steps": (1, 10**6),
+    "layer_decay": (0.01, 1), "keep": (1, 10_000),
+    "log_every": _COUNT, "seed": (0, 2**63 - 1), "max_bad_steps": (1, 10**6),
 }  # fmt: skip
 _NEEDS_AN_END = ("cosine", "wsd", "linear")
 
@@ -66,6 +68,12 @@ class TrainConfig:
     beta2: Annotated[float, "Decay of AdamW's mean of their squares."] = 0.98
     eps: Annotated[float, "What AdamW adds to its denominator."] = 1e-9
     weight_decay: Annotated[float, "Decoupled decay of the matrices; vectors and embeddings have none."] = 0.0
+    layer_decay: Annotated[
+        float, "What each layer learns at, as a part of the rate of the layer above it; 1: all alike."
+    ] = 1.0
+    class_weights: Annotated[
+        ClassWeights, "balanced: for classify and tag, each label weighs the same, however rare it is."
+    ] = "none"
     clip: Annotated[float, "Largest norm of the whole gradient; 0: no limit."] = 1.0
     label_smoothing: Annotated[float, "Probability spread evenly over the vocabulary in the target."] = 0.0
 

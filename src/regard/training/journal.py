@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,20 @@ class Journal:
         self.path = path
 
     def add(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Append a line; a value that isn't finite becomes null."""
+        """Append a line; a value that isn't finite becomes null.
+
+        Raises:
+            OSError: it can't be written; then no part of it stays.
+        """
         line = {"kind": kind, "step": step, **{k: _finite(v) for k, v in values.items()}}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+        before = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+        except OSError:
+            with suppress(OSError):
+                os.truncate(self.path, before)
+            raise
 
     def read(self) -> list[dict[str, Any]]:
         """Give the lines; one that was cut in the middle, which can be the last only, is left out."""

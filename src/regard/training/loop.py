@@ -307,7 +307,8 @@ class Trainer:
             remaining=self.clock.remaining(progress.step, horizon=self.horizon, minutes=self.config.minutes),
         )  # fmt: skip
         measured = ("epoch", "loss", "nll", "lr", "grad_norm", "tokens_per_second", "elapsed")
-        self.journal.add("train", progress.step, {name: getattr(event, name) for name in measured})
+        values = {name: getattr(event, name) for name in measured}
+        self._write(lambda: self.journal.add("train", progress.step, values), must=False)
         progress.clear_window()
         self.report(event)
 
@@ -336,8 +337,8 @@ class Trainer:
         if improved:
             progress.best, progress.best_step = metrics, progress.step
         if metrics:
-            seconds = {"elapsed": self.clock.elapsed()}
-            self.journal.add("valid", progress.step, {**metrics, "improved": improved, **seconds})
+            values = {**metrics, "improved": improved, "elapsed": self.clock.elapsed()}
+            self._write(lambda: self.journal.add("valid", progress.step, values), must=False)
         self.report(Evaluated(progress.step, metrics, improved, sample))
 
     def _is_best(self, metrics: Mapping[str, float]) -> bool:

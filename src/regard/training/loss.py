@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.checkpoint import checkpoint
 
 from regard.errors import DataError
@@ -134,6 +135,8 @@ def sequence_loss(model: Any, batch: Batch, smoothing: float = 0.0, *, chunk: in
     - `source` and `target_in`: an encoder-decoder learns `target_out`.
     - `ids` and `labels` (B, T): every position has a label, or IGNORED: generate, fill, tag.
     - `ids` and `labels` (B,): one label for the whole sequence: classify; `correct` counts the right ones.
+    - `ids` and `classes` (B, L), 0 or 1: any of the labels, each a yes or no of its own; `correct` counts the sequences
+      with all of them right. The loss of a sequence is the sum over the labels.
 
     Bind the smoothing to make a LossFunction: `functools.partial(sequence_loss, smoothing=0.1)`.
     """
@@ -146,10 +149,12 @@ def sequence_loss(model: Any, batch: Batch, smoothing: float = 0.0, *, chunk: in
             hidden, model.head, batch["target_out"], smoothing=smoothing, chunk=chunk
         )
         return LossSums(loss, nll, tokens)
-    labels: Tensor = batch["labels"]
     context = {
         name: batch[name] for name in ("key_mask", "positions", "documents") if batch.get(name) is not None
     }
+    if "classes" in batch:
+        return _several_loss(model(batch["ids"], **context), batch["classes"], smoothing)
+    labels: Tensor = batch["labels"]
     if labels.dim() == 1:
         logits = model(batch["ids"], **context)  # (B, L)
         loss, nll = _SmoothedCrossEntropy.apply(logits, labels, smoothing)
@@ -157,6 +162,16 @@ def sequence_loss(model: Any, batch: Batch, smoothing: float = 0.0, *, chunk: in
     hidden = model.hidden(batch["ids"], **context)
     loss, tokens, nll = cross_entropy(hidden, model.head, labels, smoothing=smoothing, chunk=chunk)
     return LossSums(loss, nll, tokens)
+
+
+def _several_loss(logits: Tensor, classes: Tensor, smoothing: float) -> LossSums:
+    """Sum the cross-entropy of yes-or-no answers (B, L); smoothing mixes each with a half."""
+    logits = logits.float()
+    nll = binary_cross_entropy_with_logits(logits, classes, reduction="sum")
+    soft = (1 - smoothing) * classes + smoothing / 2
+    loss = binary_cross_entropy_with_logits(logits, soft, reduction="sum") if smoothing else nll
+    right = ((logits.detach() > 0) == (classes > 0.5)).all(-1)
+    return LossSums(loss, nll.detach(), len(classes), right.sum())
 
 
 def validation_loss(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +16,16 @@ from regard.training.muon import BatchedMuon
 
 __all__ = [
     "hidden_matrices",
+    "layer_scales",
     "make_optimizers",
     "optimizer_tensors",
     "restore_optimizers",
     "set_learning_rate",
 ]
+
+
+_BLOCK = re.compile(r"(stack|encoder|decoder)\.blocks\.(\d+)\.")
+_BELOW_BLOCKS = re.compile(r"\w*embedding\.|\w+\.(position|window_position|norm_in)\.")
 
 
 def make_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
@@ -32,31 +39,69 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
     one learning rate and one weight decay serve both. It costs about twenty products of the smaller side per
     matrix and step, whatever the batch, so it pays when a step holds many more tokens than the model is wide.
 
+    With a `layer_decay` below 1 each group of parameters has a `scale` of its own, see `layer_scales`.
+
     Source: "Muon is Scalable for LLM Training", section 2.2, for the scale.
     """
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     assert named, "a model without trainable parameters"
     hidden = hidden_matrices(model)
     decayed = hidden | _other_matrices(model)
+    scales = layer_scales(named, config.layer_decay)
     optimizers: list[Optimizer] = []
     rest = dict(named)
     if config.optimizer == "muon" and hidden:
-        matrices = [rest.pop(name) for name in sorted(hidden)]
+        matrices = {name: rest.pop(name) for name in sorted(hidden)}
         optimizers.append(
             BatchedMuon(
-                matrices, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+                _groups(matrices, scales), lr=config.lr, weight_decay=config.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
             )
-        )
+        )  # fmt: skip
     groups = [
-        {"params": [p for name, p in rest.items() if name in decayed], "weight_decay": config.weight_decay},
-        {"params": [p for name, p in rest.items() if name not in decayed], "weight_decay": 0.0},
+        *_groups({n: p for n, p in rest.items() if n in decayed}, scales, weight_decay=config.weight_decay),
+        *_groups({n: p for n, p in rest.items() if n not in decayed}, scales, weight_decay=0.0),
     ]
-    groups = [group for group in groups if group["params"]]
     if groups:
         fused = next(iter(named.values())).device.type in ("cpu", "cuda")
         betas = (config.beta1, config.beta2)
         optimizers.append(AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=fused))
     return optimizers
+
+
+def _groups(
+    parameters: Mapping[str, nn.Parameter], scales: Mapping[str, float], **settings: float
+) -> list[dict[str, Any]]:
+    """Put parameters of one scale together, the fastest first."""
+    found = sorted({scales[name] for name in parameters}, reverse=True)
+    return [
+        {"params": [p for name, p in parameters.items() if scales[name] == scale], "scale": scale, **settings}
+        for scale in found
+    ]
+
+
+def layer_scales(names: Iterable[str], decay: float) -> dict[str, float]:
+    """Give what each parameter's learning rate is multiplied with: `decay` once for every layer above it.
+
+    The head and the last norm learn at the full rate, the last block at `decay` of it, the embeddings slowest. The
+    decoder of an encoder-decoder stands above its encoder.
+    Source: Howard and Ruder 2018, arXiv:1801.06146, section 3.2; by layers of a Transformer: ELECTRA, appendix B.
+    """
+    names = list(names)
+    if decay == 1:
+        return dict.fromkeys(names, 1.0)
+    blocks = {name: (m[1], int(m[2])) for name in names if (m := _BLOCK.match(name))}
+    sizes = {stack: 1 + max(i for s, i in blocks.values() if s == stack) for stack, _ in blocks.values()}
+    below = {"stack": 0, "encoder": 0, "decoder": sizes.get("encoder", 0)}
+    top = sum(sizes.values()) + 1
+
+    def depth(name: str) -> int:
+        if name in blocks:
+            stack, number = blocks[name]
+            return below[stack] + number + 1
+        return 0 if _BELOW_BLOCKS.match(name) else top
+
+    return {name: decay ** (top - depth(name)) for name in names}
 
 
 def hidden_matrices(model: nn.Module) -> set[str]:
@@ -89,10 +134,10 @@ def _matrices(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, bool]]:
 
 
 def set_learning_rate(optimizers: Sequence[Optimizer], lr: float) -> None:
-    """Set the learning rate of the next step."""
+    """Set the learning rate of the next step; a group with a scale gets its part of it."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("scale", 1.0)
 
 
 def optimizer_tensors(model: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:

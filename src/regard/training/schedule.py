@@ -12,7 +12,8 @@ __all__ = ["learning_rate"]
 def learning_rate(config: TrainConfig, step: int, horizon: int | None) -> float:
     """Give the learning rate of one optimizer step.
 
-    All schedules rise linearly to `config.lr` in `config.warmup` steps. Then:
+    All schedules rise linearly to `config.lr` in `config.warmup` steps; a run that ends before has not reached it.
+    Then:
 
     - inverse-sqrt falls with 1/sqrt(step). This is the 2017 paper's rate, d^-0.5 min(step^-0.5, step
       warmup^-1.5), with its constant chosen such that the peak is `config.lr`.
@@ -23,8 +24,8 @@ def learning_rate(config: TrainConfig, step: int, horizon: int | None) -> float:
     Args:
         config: the run's settings.
         step: number of the step, the first being 1.
-        horizon: the step at which linear, cosine and wsd reach `config.min_lr_ratio` of the peak; they stay
-            there.
+        horizon: the step at which linear, cosine and wsd reach `config.min_lr_ratio` of the peak, where they stay,
+            if the warm-up is over by then.
 
     Source: "Attention Is All You Need", section 5.3; wsd: "MiniCPM", section 4.
     """

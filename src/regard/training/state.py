@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,9 @@ def compare_settings(before: Mapping[str, Any], config: TrainConfig) -> str | No
     differing = [
         f"{name}={value!r} (was {before.get(name)!r})"
         for name, value in now.items()
-        if name not in _FREE and value != before.get(name)
+        if name not in _FREE
+        and name in before
+        and value != before[name]  # an older state lacks newer settings
     ]
     return f"the run goes on with other settings than before: {', '.join(differing)}." if differing else None
 
@@ -170,6 +173,13 @@ class StateStore:
         ]
         found.sort(key=lambda item: (int(item[0][1]), item[0][2] is None), reverse=True)
         return [path for _, path in found]
+
+    def progress(self) -> Progress | None:
+        """Read how far the newest state is; None where there is none, or `load` will find it damaged."""
+        for path in self.states()[:1]:
+            with suppress(CheckpointError, KeyError, TypeError, AttributeError):
+                return Progress.from_dict(read_json(path / "progress.json")["progress"])
+        return None
 
     def path(self, step: int) -> Path:
         """Give the folder of a step's state, whether it is there or not."""

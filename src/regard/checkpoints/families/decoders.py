@@ -206,7 +206,7 @@ def _query_scale() -> Several:
         scalar = config.head_size if scale is None else round(scale**-2, 6)
         return {"query_pre_attn_scalar": int(scalar) if scalar == int(scalar) else scalar}
 
-    return Several(("query_pre_attn_scalar",), read, write)
+    return Several(("query_pre_attn_scalar",), read, write, null=("head_dim",))
 
 
 _GEMMA_FIXED: Settings = {

@@ -34,7 +34,7 @@ _EMBEDDINGS = (
 
 def _without_effect(*names: str) -> Several:
     """Know keys that change nothing of what a loaded model computes."""
-    return Several(names, lambda theirs: {}, lambda config: {})
+    return Several(names, lambda theirs: {}, lambda config: {}, matters=False)
 
 
 # ------------------------------------------------------------------------------------------------------------- T5

@@ -21,7 +21,7 @@ _RENAMED = ((r"\.gamma$", ".weight"), (r"\.beta$", ".bias"))
 
 def silent(*names: str) -> Several:
     """Name keys that change nothing here, so that none is taken for a misspelling of another."""
-    return Several(names, lambda theirs: {}, lambda config: {})
+    return Several(names, lambda theirs: {}, lambda config: {}, matters=False)
 
 
 def _segments(usual: int) -> Several:

@@ -75,7 +75,9 @@ def _two_bases() -> Several:
     def write(config: ModelConfig) -> Settings:
         return {"global_rope_theta": config.rotary_base, "local_rope_theta": config.rotary_window_base}
 
-    return Several(("global_rope_theta", "local_rope_theta", "rope_parameters"), read, write)
+    return Several(
+        ("global_rope_theta", "local_rope_theta", "rope_parameters"), read, write, null=("local_rope_theta",)
+    )
 
 
 def _biases() -> Several:
