@@ -183,8 +183,8 @@ _SMALL: dict[str, Any] = {
 }  # fmt: skip
 _PRETRAIN: dict[str, Any] = {**_SMALL, "lr": 2e-3, "epochs": 10}
 _EXACT: dict[str, Any] = {
-    "model": "translate-tiny", "context": 256, "tokenizer": "bpe", "vocab_size": 1000, "optimizer": "muon", "schedule": "linear",
-    "warmup": 200, "batch_tokens": 4096, "average": "ema",
+    "model": "translate-tiny", "context": 256, "tokenizer": "bpe", "vocab_size": 1000, "optimizer": "muon",
+    "schedule": "linear", "warmup": 200, "batch_tokens": 4096, "average": "ema",
 }  # fmt: skip
 _TREC = ("DESC", "ENTY", "ABBR", "HUM", "NUM", "LOC")
 

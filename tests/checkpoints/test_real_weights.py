@@ -170,8 +170,7 @@ def test_gpt_nano_sort_computes_every_published_number(
     for name, tensor in expected.items():
         finite = tensor.isfinite()
         assert found[name].shape == tensor.shape and torch.equal(found[name].isfinite(), finite), name
-        largest = float(tensor[finite].abs().max())
-        assert float((found[name] - tensor)[finite].abs().max()) <= WITHIN * max(1.0, largest), name
+        assert float((found[name] - tensor)[finite].abs().max()) <= WITHIN, name
 
 
 def test_gpt_nano_sort_sorts_everything(sorter: tuple[regard.Model, dict[str, Tensor]]) -> None:
