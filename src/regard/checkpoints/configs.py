@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Any, get_args, get_type_hints
 
 from regard.checkpoints.misspelt import near_name
@@ -12,7 +12,7 @@ from regard.checkpoints.tables import REQUIRED, Family, Head, Key, Settings, Sev
 from regard.config import ModelConfig, check_types
 from regard.errors import ConfigError, RegardError, suggest
 
-__all__ = ["ACTIVATIONS", "labels", "read_config", "rope", "tokens", "windows", "write_config"]
+__all__ = ["activations", "labels", "read_config", "rope", "tokens", "windows", "write_config"]
 
 _NAMES = """
     architectures model_type torch_dtype dtype transformers_version _name_or_path use_cache output_attentions
@@ -379,6 +379,3 @@ def activations(*first: str) -> tuple[tuple[str, str], ...]:
         ("relu", "relu"), ("silu", "silu"), ("swish", "silu"), ("relu2", "relu2"),
     ]  # fmt: skip
     return tuple(sorted(pairs, key=lambda pair: pair[0] not in first))
-
-
-ACTIVATIONS: Iterable[tuple[str, str]] = activations()

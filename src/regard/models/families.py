@@ -1,9 +1,7 @@
 """The published models, and small ones of ours, as settings of the one ModelConfig.
 
-A preset holds what its publication states and nothing that ModelConfig derives from it. Some publications
-store the same function differently; whoever loads their weights has to know, so it is said at the family: a
-table of learned positions with unused rows, a factor that belongs into a norm's weight, another order of the
-coordinates.
+A preset holds what its publication states and nothing that ModelConfig derives from it. The files in which these models
+are published are read and written by the tables in `checkpoints/families/`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from regard.checkpoints.configs import ACTIVATIONS, activations, tokens
+from regard.checkpoints.configs import activations, tokens
 from regard.checkpoints.tables import Family, Head, Key, Row, Settings, Several, Swap
 from regard.checkpoints.transforms import COLUMN
 from regard.config import ModelConfig
@@ -267,7 +267,7 @@ _BART_FIXED: Settings = {
     "kind": "encoder-decoder", "position": "learned", "position_offset": 2, "norm": "layernorm",
     "norm_placement": "post", "norm_eps": 1e-5, "embedding_norm": True,
 }  # fmt: skip
-_GELU = Key("activation_function", "activation", "gelu", Swap(tuple(ACTIVATIONS)))
+_GELU = Key("activation_function", "activation", "gelu", Swap(activations("gelu")))
 
 # Lewis et al. 2019, arXiv:1910.13461, and transformers' configuration_bart.py for the keys.
 BART = Family(
