@@ -19,6 +19,7 @@ from regard.config import ModelConfig
 from regard.data.tokenizers import Tokenizer
 from regard.errors import ConfigError
 from regard.generate.published import Published, generation_settings, search_config
+from regard.look.reading import Look
 from regard.runs import train
 from regard.tasks.answer import Answer
 from regard.tasks.answer import answer as answer_texts
@@ -35,6 +36,7 @@ from regard.tasks.fill import fill as fill_texts
 from regard.tasks.folders import need_tokenizer, open_model
 from regard.tasks.generate import Generation
 from regard.tasks.generate import generate as generate_texts
+from regard.tasks.looking import look as look_at
 from regard.tasks.score import Score
 from regard.tasks.score import score as score_texts
 from regard.tasks.summarize import Summary
@@ -303,6 +305,19 @@ class Model:
         """
         found = tag_texts(self.parts, [texts] if isinstance(texts, str) else texts, **settings)
         return found[0] if isinstance(texts, str) else found
+
+    def look(self, text: str, target: str | None = None, **settings: Any) -> Look:
+        """Keep what the model attends to while it reads a text; `settings`: those of `regard.tasks.looking.look`.
+
+        An encoder-decoder writes the target, or translates to one. Memory is O(n·d), so the context is the limit.
+
+        Raises:
+            ConfigError: this model takes no target, or has no such layer.
+            DataError: the text is empty or longer than the context.
+        """
+        name = "" if self.place is None else self.place.id or self.place.folder.name
+        settings.setdefault("target_tokenizer", self.target_tokenizer)
+        return look_at(self.parts, text, target, model=name, **settings)
 
     @torch.no_grad()
     def logits(

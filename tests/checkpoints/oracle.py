@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from regard.checkpoints.load import Loaded, load_model, save_model
+from regard.look.capture import Capture, capture
 from regard.models.transformer import EncoderDecoder
 from regard.nn.attention import record
 
@@ -96,9 +97,29 @@ def check_stack(loaded: Loaded, theirs: Any, side: str, **kwargs: Any) -> None:
     for i, (a, b) in enumerate(zip(seen, theirs_seen, strict=True)):
         near(a[mask], b[mask], f"state {i}")
     name = "decoder" if module.causal else "encoder"
+    with capture() as captured:
+        module.hidden(ids, key_mask=mask, **kwargs)
     for i, weights in enumerate(expected.attentions):
         rows = mask[:, None, :, None].expand_as(weights)
         near(recorder[f"{name}.{i}"][rows], weights[rows], f"attention {i}")
+        check_captured(captured, f"{name}.{i}", weights, mask)
+
+
+def check_captured(captured: Capture, name: str, expected: Tensor, real: Tensor) -> None:
+    """Compare what a look computes again with the oracle's weights, to 1e-6, and with the layer's own output.
+
+    On top comes a relative share: the states of two passes in single precision differ by so much themselves.
+    """
+    for text, weights in enumerate(expected):
+        layer = captured.of(text)[name]
+        assert layer.error < 1e-5, f"{name}: {layer.error}"
+        for head, theirs in enumerate(weights):
+            ours = layer.weights(head, slice(None), slice(None))
+            torch.testing.assert_close(ours[real[text]], theirs[real[text]], atol=1e-6, rtol=RELATIVE)
+            row = int(real[text].nonzero()[-1])
+            whole = layer.row(head, row)
+            assert abs(float(whole.sum()) - 1) < 1e-6
+            torch.testing.assert_close(whole.float(), theirs[row], atol=1e-6, rtol=RELATIVE)
 
 
 @torch.no_grad()
@@ -125,6 +146,8 @@ def check_both(loaded: Loaded, theirs: Any, side: str) -> None:
         near(a[mask], b[mask], f"encoder state {i}")
     for i, (a, b) in enumerate(zip(written, expected.decoder_hidden_states, strict=True)):
         near(a[target_mask], b[target_mask], f"decoder state {i}")
+    with capture() as captured:
+        module.hidden(source, target, source_mask=mask, target_mask=target_mask)
     parts = (
         ("encoder", expected.encoder_attentions, mask),
         ("decoder", expected.decoder_attentions, target_mask),
@@ -134,6 +157,7 @@ def check_both(loaded: Loaded, theirs: Any, side: str) -> None:
         for i, weights in enumerate(attentions):
             rows = real[:, None, :, None].expand_as(weights)
             near(recorder[f"{name}.{i}"][rows], weights[rows], f"{name} attention {i}")
+            check_captured(captured, f"{name}.{i}", weights, real)
 
 
 def check_round_trip(loaded: Loaded, folder: Path, again: Path, theirs: Any) -> Any:

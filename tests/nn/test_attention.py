@@ -12,7 +12,7 @@ from regard.errors import ConfigError
 from regard.nn.attention import Attend, Attention, record, use_kernel
 from regard.nn.cache import CrossCache, LayerCache
 from regard.nn.masks import Mask
-from regard.nn.positions import Rotary, Terms
+from regard.nn.positions import Bias, Rotary, Terms
 
 KERNELS = ("fused", "reference", "flex")
 KEYS = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 0, 1, 1, 1]]).bool()
@@ -311,7 +311,8 @@ def test_what_torchs_module_cannot_hold_is_refused() -> None:
 
 def test_scores_in_half_precision_stay_finite() -> None:
     layer, x = Attention(config()).bfloat16(), 30 * torch.randn(2, 5, 16).bfloat16()
-    mask, terms = Mask(keys=BLANK[:2].flip(1)), Terms(bias=torch.randn(1, 4, 5, 5))
+    place, drawn = torch.arange(5), torch.randn(1, 4, 5, 5)
+    mask, terms = Mask(keys=BLANK[:2].flip(1)), Terms(bias=Bias(place, place, lambda distance: drawn))
     for kernel in ("fused", "reference"):
         with use_kernel(kernel):
             out = layer(x, mask=mask, terms=terms)

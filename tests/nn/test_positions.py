@@ -132,6 +132,8 @@ def test_alibi_has_the_slopes_of_its_paper() -> None:
 def test_alibi_lowers_scores_by_slope_times_distance() -> None:
     bias = Alibi(4).terms(torch.tensor([5, 6]), torch.arange(7)).bias
     assert bias is not None
+    part, bias = bias.part(torch.tensor([1]), slice(2, 5)), bias.dense
+    assert torch.equal(part, bias[:, :, 1:, 2:5])
     assert bias.shape == (1, 4, 2, 7)
     for h, slope in enumerate(alibi_slopes(4).tolist()):
         for t, s in ((0, 0), (0, 5), (1, 2), (0, 6)):
@@ -152,9 +154,12 @@ def test_t5_buckets_are_those_of_transformers(bidirectional: bool, buckets: int,
 def test_t5_gives_each_query_its_own_row_of_distances() -> None:
     position = T5Relative(3, 8, 20, True)
     positions = torch.tensor([[0, 1, 2, 3], [5, 0, 9, 2]])
-    bias = position.terms(positions, positions).bias
-    assert bias is not None
+    made = position.terms(positions, positions).bias
+    assert made is not None
+    bias = made.dense
     assert bias.shape == (2, 3, 4, 4)
+    assert torch.equal(made.part(slice(1, 3), torch.tensor([0, 3])), bias[:, :, 1:3][..., [0, 3]])
+    assert torch.equal(made.from_key(1).dense, bias[..., 1:])
     bucket = position.bucket(torch.tensor([9 - 5]))
     assert torch.equal(bias[1, :, 0, 2], position.embedding.weight[bucket][0])
 
@@ -166,7 +171,8 @@ def test_positions_may_be_shared_by_the_rows_or_their_own(kind: str) -> None:
     own = shared.expand(3, 6)
     assert_close(position.add(x, shared), position.add(x, own))
     one, many = position.terms(shared, shared), position.terms(own, own)
-    for left, right in ((one.bias, many.bias), *zip(one.rotation or (), many.rotation or (), strict=True)):
+    biases = [None if terms.bias is None else terms.bias.dense for terms in (one, many)]
+    for left, right in (biases, *zip(one.rotation or (), many.rotation or (), strict=True)):
         if left is not None and right is not None:
             assert len(left) == 1
             assert len(right) == 3

@@ -17,6 +17,7 @@ from regard.nn.cache import Cache
 from regard.nn.layers import Dropout, activate, make_norm
 from regard.nn.masks import Mask
 from regard.nn.positions import Terms, make_position
+from regard.nn.taps import tap
 
 
 class Stack(nn.Module):
@@ -26,7 +27,7 @@ class Stack(nn.Module):
         self, config: ModelConfig, *, name: str, num_layers: int, causal: bool, cross: bool = False
     ) -> None:
         super().__init__()
-        self.causal = causal
+        self.name, self.causal = name, causal
         self.position = make_position(config, bidirectional=not causal)
         self.norm_in = make_norm(config) if config.embedding_norm else nn.Identity()
         self.dropout = Dropout(config.dropout)
@@ -55,7 +56,7 @@ class Stack(nn.Module):
         cache: Cache | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Give the last layer's states; `key_positions` are those of cached and new keys together."""
-        x = self.dropout(self.norm_in(self.position.add(x, positions)))
+        x = tap(f"{self.name}.embedding", self.dropout(self.norm_in(self.position.add(x, positions))))
         key_positions = positions if key_positions is None else key_positions
         everywhere = within = self.position.terms(positions, key_positions)
         if self.window_position is not None:
@@ -317,7 +318,7 @@ def _from_slot(begin: int, mask: Mask, terms: Terms) -> tuple[Mask, Terms]:
         return mask, terms
     assert mask.offset is not None
     keys = None if mask.keys is None else mask.keys[:, begin:]
-    bias = None if terms.bias is None else terms.bias[..., begin:]
+    bias = None if terms.bias is None else terms.bias.from_key(begin)
     return replace(mask, keys=keys, offset=mask.offset - begin), replace(terms, bias=bias)
 
 

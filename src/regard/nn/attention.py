@@ -4,7 +4,8 @@
 
 `attend` is the only place where anything attends. Three kernels do the same there: `reference` is the equation
 itself and the only one that ever has the weights in its hands, `fused` never stores them, `flex` is torch's compiled
-flexible kernel. `use_kernel` chooses one; left alone, the fused one runs wherever it can. `record` listens there too.
+flexible kernel. `use_kernel` chooses one; left alone, the fused one runs wherever it can. `listening` puts another
+in their place.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from jaxtyping import Float
@@ -26,12 +27,28 @@ from regard.errors import ConfigError
 from regard.nn.cache import CrossCache, LayerCache
 from regard.nn.layers import Dropout, RMSNorm
 from regard.nn.masks import Mask
-from regard.nn.positions import Terms, rotate
+from regard.nn.positions import Bias, Terms, rotate
+from regard.nn.taps import tap
 
 _SHORT = 160  # tokens up to which a CPU trains faster on plain products
 Kernel = Literal["auto", "fused", "reference", "flex"]
 _kernel: ContextVar[Kernel] = ContextVar("kernel", default="auto")
-_recorder: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+class Listener(Protocol):
+    """Be called in place of the kernel, and give the mixed values (B, H, T, K)."""
+
+    def __call__(
+        self,
+        attend: Attend,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Mask,
+        bias: Bias | Tensor | None,
+    ) -> Tensor:
+        """Attend with `attend`, and keep what is wanted of it."""
 
 
 @dataclass
@@ -43,6 +60,20 @@ class Recorder:
     """
 
     weights: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def __call__(
+        self,
+        attend: Attend,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Mask,
+        bias: Bias | Tensor | None,
+    ) -> Tensor:
+        """Attend by the equation and keep the weights."""
+        mixed, weights = attend.reference(query, key, value, mask, _dense(bias))
+        self.weights.setdefault(attend.name, []).append(weights.detach())
+        return mixed
 
     def __getitem__(self, name: str) -> Float[Tensor, "B H T S"]:
         """Give a layer's weights where it ran once."""
@@ -65,14 +96,21 @@ def use_kernel(kernel: Kernel) -> Iterator[None]:
 
 
 @contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Put a listener in the kernel's place for the passes inside; the innermost one alone is called."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+@contextmanager
 def record() -> Iterator[Recorder]:
     """Keep every attention weight of the forward passes inside: O(T·S) memory a head, so for short texts."""
     recorder = Recorder()
-    token = _recorder.set(recorder)
-    try:
+    with listening(recorder):
         yield recorder
-    finally:
-        _recorder.reset(token)
 
 
 @dataclass(frozen=True)
@@ -97,14 +135,13 @@ class Attend:
         key: Float[Tensor, "B G S K"],
         value: Float[Tensor, "B G S K"],
         mask: Mask,
-        bias: Float[Tensor, "B_or_1 H T S"] | None = None,
+        bias: Bias | Float[Tensor, "B_or_1 H T S"] | None = None,
     ) -> Float[Tensor, "B H T K"]:
         """Give the mixed values; a query that may attend to nothing gets zeros."""
-        kernel, recorder = _kernel.get(), _recorder.get()
-        if recorder is not None:
-            mixed, weights = self.reference(query, key, value, mask, bias)
-            recorder.weights.setdefault(self.name, []).append(weights.detach())
-            return mixed
+        kernel, listener = _kernel.get(), _listener.get()
+        if listener is not None:
+            return listener(self, query, key, value, mask, bias)
+        bias = _dense(bias)
         if kernel == "flex":
             return self.flex(query, key, value, mask, bias)
         if kernel == "reference" or (kernel == "auto" and self.prefers_reference(query, key)):
@@ -268,7 +305,7 @@ class Attention(nn.Module):
             query, key = rotate(query, terms.rotation), rotate(key, terms.rotation)
         if isinstance(cache, LayerCache):
             key, value = cache.append(key, value)
-        mixed = self.attend(query, key, value, mask, terms.bias)  # (B, H, T, K)
+        mixed = tap(f"{self.name}.heads", self.attend(query, key, value, mask, terms.bias))  # (B, H, T, K)
         return self.output(mixed.transpose(1, 2).flatten(2))
 
     @property
@@ -342,3 +379,7 @@ class Attention(nn.Module):
     def _heads(self, linear: nn.Linear, x: Tensor, count: int, norm: nn.Module | None) -> Tensor:
         heads = linear(x).unflatten(-1, (count, self.head_size))  # (B, T, N, K)
         return (heads if norm is None else norm(heads)).transpose(1, 2)
+
+
+def _dense(bias: Bias | Tensor | None) -> Tensor | None:
+    return bias.dense if isinstance(bias, Bias) else bias

@@ -11,6 +11,7 @@ from regard.nn.cache import CrossCache, LayerCache
 from regard.nn.layers import Dropout, FeedForward, make_norm
 from regard.nn.masks import Mask
 from regard.nn.positions import Terms
+from regard.nn.taps import tap
 
 
 class Block(nn.Module):
@@ -33,6 +34,7 @@ class Block(nn.Module):
         first: bool = False,
     ) -> None:
         super().__init__()
+        self.name, self.cross_name = name, cross_name
         self.placement = config.norm_placement
         self.attention = Attention(config, name=name)
         self.attention_norm = nn.Identity() if first and not config.first_norm else make_norm(config)
@@ -62,26 +64,25 @@ class Block(nn.Module):
         """Apply the sublayers in turn (parallel: at once); `memory` is the encoder's output, where there is one."""
 
         def attend(y: Tensor) -> Tensor:
-            return self.dropout(
-                self.attention_norm_out(self.attention(y, mask=mask, terms=terms, cache=cache))
-            )
+            out = self.attention_norm_out(self.attention(y, mask=mask, terms=terms, cache=cache))
+            return tap(f"{self.name}.attention", self.dropout(out))
 
         def look_up(y: Tensor) -> Tensor:
             assert self.cross is not None
-            return self.dropout(
-                self.cross_norm_out(self.cross(y, memory, mask=memory_mask, cache=cross_cache))
-            )
+            out = self.cross_norm_out(self.cross(y, memory, mask=memory_mask, cache=cross_cache))
+            return tap(f"{self.cross_name}.attention", self.dropout(out))
 
         def transform(y: Tensor) -> Tensor:
-            return self.dropout(self.feed_forward_norm_out(self.feed_forward(y)))
+            out = self.feed_forward_norm_out(self.feed_forward(y))
+            return tap(f"{self.name}.feed_forward", self.dropout(out))
 
         if self.placement == "parallel":
             y = self.attention_norm(x)
             out = x + attend(y) + transform(y)
-            return out if self.cross is None else out + look_up(y)
+            return tap(self.name, out if self.cross is None else out + look_up(y))
         steps = [(attend, self.attention_norm), (transform, self.feed_forward_norm)]
         if self.cross is not None:
             steps.insert(1, (look_up, self.cross_norm))
         for sublayer, norm in steps:
             x = norm(x + sublayer(x)) if self.placement == "post" else x + sublayer(norm(x))
-        return x
+        return tap(self.name, x)

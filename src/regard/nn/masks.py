@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from regard.errors import ConfigError
+
 
 @dataclass(frozen=True, eq=False)
 class Mask:
@@ -84,6 +86,60 @@ class Mask:
             queries, keys = self.documents
             allowed = _both(allowed, queries[:, :, None] == keys[:, None, :])
         return None if allowed is None else allowed[:, None].expand(-1, 1, num_queries, num_keys)
+
+    def spans(self, num_queries: int, num_keys: int, device: torch.device | str) -> Int[Tensor, "B_or_1 T 2"]:
+        """Give for each query the keys that it may attend to as [first, last + 1), in memory of O(T + S).
+
+        Every fact of a mask leaves one run of keys, so long as padding stands at the ends and the tokens of a document
+        side by side. A query without any key has an empty run.
+
+        Raises:
+            ConfigError: there are holes within a row's keys, or a document is in several parts.
+        """
+        offset = num_keys - num_queries if self.offset is None else self.offset
+        query = torch.arange(offset, offset + num_queries, device=device)[None]
+        first, last = torch.zeros_like(query), torch.full_like(query, num_keys)
+        if self.causal:
+            last = query + 1
+            if self.prefix is not None:
+                last = torch.maximum(last, self.prefix[:, None])
+        if self.window is not None:
+            first, last = first.maximum(query - self.window + 1), last.minimum(query + self.window)
+        if self.keys is not None:
+            begin, end = _run(self.keys)
+            first, last = first.maximum(begin[:, None]), last.minimum(end[:, None])
+        if self.documents is not None:
+            queries, keys = self.documents
+            runs = [_runs_of(*pair, num_keys) for pair in zip(queries, keys, strict=True)]
+            first = first.maximum(torch.stack([run[0] for run in runs]))
+            last = last.minimum(torch.stack([run[1] for run in runs]))
+        first, last = torch.broadcast_tensors(first.clamp(0, num_keys), last.clamp(0, num_keys))
+        return torch.stack((first, first.maximum(last)), dim=-1)
+
+
+def _run(keys: Bool[Tensor, "B S"]) -> tuple[Tensor, Tensor]:
+    """Give the first key and the one after the last of each row, between which there are no others."""
+    begin = keys.int().argmax(1)
+    count = keys.sum(1)
+    end = keys.shape[1] - keys.flip(1).int().argmax(1)
+    if bool(((end - begin != count) & (count > 0)).any()):
+        raise ConfigError(
+            "keys that are masked stand between others; only padding at the ends can be looked at."
+        )
+    return begin, torch.where(count > 0, end, begin)
+
+
+def _runs_of(queries: Int[Tensor, " T"], keys: Int[Tensor, " S"], num_keys: int) -> tuple[Tensor, Tensor]:
+    """Give for each query the run of keys of its document; an empty one where its document has no key."""
+    numbers, counts = keys.unique_consecutive(return_counts=True)
+    if len(numbers) != len(numbers.unique()):
+        raise ConfigError("a document stands in several parts; it can't be looked at.")
+    ends = counts.cumsum(0)
+    order = numbers.argsort()
+    place = torch.searchsorted(numbers[order], queries).clamp(max=len(numbers) - 1)
+    found = order[place]
+    there = numbers[found] == queries
+    return torch.where(there, ends[found] - counts[found], 0), torch.where(there, ends[found], 0)
 
 
 def _both(left: Tensor | None, right: Tensor) -> Tensor:

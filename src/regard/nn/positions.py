@@ -8,7 +8,9 @@ here.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -17,17 +19,46 @@ from torch import Tensor, nn
 from regard.config import ModelConfig
 
 
+@dataclass(frozen=True, eq=False)
+class Bias:
+    """Hold what positions add to the scores, as a value: made for any part of the matrix, dense only when asked.
+
+    Attributes:
+        queries: (..., T), the queries' positions.
+        keys: (..., S), the keys'.
+        of: makes of distances (..., T, S), key minus query, the numbers (..., H, T, S).
+    """
+
+    queries: Int[Tensor, "... T"]
+    keys: Int[Tensor, "... S"]
+    of: Callable[[Tensor], Tensor]
+
+    def part(self, rows: slice | Tensor, columns: slice | Tensor) -> Float[Tensor, "B_or_1 H R C"]:
+        """Make the numbers of some queries and some keys."""
+        made = self.of(self.keys[..., None, columns] - self.queries[..., rows, None])
+        return made.reshape(-1, *made.shape[-3:])
+
+    @cached_property
+    def dense(self) -> Float[Tensor, "B_or_1 H T S"]:
+        """The whole matrix; all layers of a pass share one."""
+        return self.part(slice(None), slice(None))
+
+    def from_key(self, begin: int) -> Bias:
+        """Leave out the first `begin` keys."""
+        return replace(self, keys=self.keys[..., begin:])
+
+
 @dataclass(frozen=True)
 class Terms:
     """Hold what the positions of one forward pass mean to every attention layer of a stack.
 
     Attributes:
         rotation: cosines and sines, each (B or 1, 1, T, K), of the queries' and new keys' positions.
-        bias: (B or 1, H, T, S), added to the scaled scores.
+        bias: added to the scaled scores, (B or 1, H, T, S).
     """
 
     rotation: tuple[Tensor, Tensor] | None = None
-    bias: Tensor | None = None
+    bias: Bias | None = None
 
 
 class Position(nn.Module):
@@ -143,9 +174,11 @@ class Alibi(Position):
 
     def terms(self, queries: Int[Tensor, "... T"], keys: Int[Tensor, "... S"]) -> Terms:
         """Make the bias of each head, query and key."""
-        distance = (queries[..., :, None] - keys[..., None, :]).abs().float()
-        distance = distance.reshape(-1, 1, *distance.shape[-2:])
-        return Terms(bias=-self.slopes[:, None, None] * distance)
+        return Terms(bias=Bias(queries, keys, self.of))
+
+    def of(self, distance: Int[Tensor, "... T S"]) -> Float[Tensor, "... H T S"]:
+        """Give the bias at distances, key minus query."""
+        return -self.slopes[:, None, None] * distance.abs().float()[..., None, :, :]
 
 
 class T5Relative(Position):
@@ -163,9 +196,11 @@ class T5Relative(Position):
 
     def terms(self, queries: Int[Tensor, "... T"], keys: Int[Tensor, "... S"]) -> Terms:
         """Make the bias of each head, query and key."""
-        distance = keys[..., None, :] - queries[..., :, None]
-        bias = self.embedding(self.bucket(distance)).movedim(-1, -3)  # (..., H, T, S)
-        return Terms(bias=bias.reshape(-1, *bias.shape[-3:]))
+        return Terms(bias=Bias(queries, keys, self.of))
+
+    def of(self, distance: Int[Tensor, "... T S"]) -> Float[Tensor, "... H T S"]:
+        """Give the bias at distances, key minus query."""
+        return self.embedding(self.bucket(distance)).movedim(-1, -3)
 
     def bucket(self, distance: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
         """Sort signed distances (key minus query) into buckets."""
