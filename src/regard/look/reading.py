@@ -17,6 +17,7 @@ from torch import Tensor
 
 from regard.errors import ConfigError, suggest
 from regard.look.capture import Captured
+from regard.look.sides import Side, Token, Word
 
 __all__ = ["Hide", "Look", "Row", "Side", "Token", "Weights", "Word"]
 
@@ -24,91 +25,6 @@ Hide = Literal["special", "first"]
 """What may be left out of a row: special tokens, or the first token, where attention goes that has nowhere to go."""
 
 _MOST = 50_000_000  # weights that one call gives
-
-
-@dataclass(frozen=True)
-class Token:
-    """Name one token of a text.
-
-    Attributes:
-        text: as the text has it; a special one by its name.
-        start, end: its characters in the text, [start, end); an empty span for what the tokenizer adds.
-        special: whether it is one that stands around a text.
-    """
-
-    text: str
-    start: int
-    end: int
-    special: bool = False
-
-
-@dataclass(frozen=True)
-class Word:
-    """Name the tokens [start, end) that make a word; a special token is a word of its own."""
-
-    text: str
-    start: int
-    end: int
-    special: bool = False
-
-
-@dataclass(frozen=True)
-class Side:
-    """Hold a text as its model read it.
-
-    Attributes:
-        name: "text", or "source" and "target" of an encoder-decoder.
-        text: the text.
-        ids: its tokens' ids.
-        tokens: their names.
-        words: runs of tokens, which cover all of them.
-    """
-
-    name: str
-    text: str
-    ids: tuple[int, ...]
-    tokens: tuple[Token, ...]
-    words: tuple[Word, ...]
-
-    def find(self, what: int | str) -> Word:
-        """Find a token by its number (negative: from the end), or a word by its text; `it#2` is the second `it`.
-
-        Raises:
-            ConfigError: there is none, or there are several.
-        """
-        if isinstance(what, int):
-            number = what + len(self.tokens) if what < 0 else what
-            if not 0 <= number < len(self.tokens):
-                raise ConfigError(
-                    f"the {self.name} has tokens 0 to {len(self.tokens) - 1}; there is no {what}."
-                )
-            token = self.tokens[number]
-            return Word(token.text, number, number + 1, token.special)
-        name, mark, place = what.rpartition("#")
-        numbered = bool(mark) and place.isdigit() and int(place) > 0 and bool(name)
-        for key in ([name] if numbered else []) + [what]:
-            found = self._named(key)
-            if key == name and numbered and found:
-                if int(place) > len(found):
-                    raise ConfigError(f"the {self.name} has {name!r} {len(found)} times; there is no {what}.")
-                return found[int(place) - 1]
-            if len(found) > 1:
-                raise ConfigError(
-                    f"the {self.name} has {what!r} {len(found)} times; say which, as in {what}#1, or give a number."
-                )
-            if found:
-                return found[0]
-        hint = suggest(what, [word.text for word in self.words])
-        raise ConfigError(f"the {self.name} has no word {what!r}. {hint}".strip())
-
-    def _named(self, text: str) -> list[Word]:
-        words = [word for word in self.words if word.text == text]
-        if words:
-            return words
-        tokens = [(i, token) for i, token in enumerate(self.tokens) if token.text == text]
-        if tokens:
-            return [Word(token.text, i, i + 1, token.special) for i, token in tokens]
-        return [word for word in self.words if word.text.casefold() == text.casefold()]
 
 
 @dataclass(frozen=True, eq=False)

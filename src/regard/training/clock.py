@@ -23,6 +23,7 @@ class Clock:
         self._before = elapsed
         self._started = time.monotonic()
         self._tokens, self._seconds = 0, 0.0
+        self._longest = 0.0  # evaluation
 
     def elapsed(self) -> float:
         """Give the seconds of all sessions, evaluations and saves included."""
@@ -35,6 +36,20 @@ class Clock:
         yield
         self._tokens += tokens
         self._seconds += time.perf_counter() - began
+
+    @contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Remember how long an evaluation takes."""
+        began = time.monotonic()
+        yield
+        self._longest = max(self._longest, time.monotonic() - began)
+
+    def over(self, minutes: float) -> bool:
+        """Tell whether a run must end to keep its limit: the last evaluation and that of the best weights are in it.
+
+        They are taken to last as long as the longest so far, and get a quarter of the limit at most.
+        """
+        return self.elapsed() + min(2 * self._longest, minutes * 15) >= minutes * 60
 
     def rate(self) -> float:
         """Give tokens per second of the steps since the last call; NaN if there was none."""

@@ -191,7 +191,7 @@ class Trainer:
             return "steps"
         if config.epochs is not None and progress.epoch >= config.epochs:
             return "epochs"
-        if config.minutes is not None and self.clock.elapsed() >= config.minutes * 60:
+        if config.minutes is not None and self.clock.over(config.minutes):
             return "minutes"
         return "patience" if config.patience is not None and progress.stale >= config.patience else None
 
@@ -320,7 +320,7 @@ class Trainer:
         self.averaging.at_evaluation(progress.step)
         self.model.eval()
         try:
-            with self.averaging.applied(self.model):
+            with self.averaging.applied(self.model), self.clock.evaluation():
                 if self.evaluate is not None:
                     seed_step(self.config.seed, -progress.step, self.device)
                     with torch.no_grad(), self._autocast():
