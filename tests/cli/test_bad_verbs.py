@@ -59,7 +59,7 @@ FILES = ["--input", "in.txt", "--output", "out.txt"]
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "requires an argument"),
+        ([], "no model is named, and none in runs/ translates. Train one (`regard demo`"),
         (["translate-1", "a", "--beams", "0"], "beams=0"),
         (["translate-1", "a", "--beams", "-2"], "beams=-2"),
         (["translate-1", "a", "--beams", "two"], "two"),
@@ -102,7 +102,10 @@ def test_translate_refuses(refused: Callable[..., None], words: list[str], said:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "requires an argument"),
+        (
+            [],
+            "no model is named, and none in runs/ generates; openai-community/gpt2 is not in the hub's cache",
+        ),
         (["generate-1", "a", "--temperature", "-1"], "temperature=-1.0"),
         (["generate-1", "a", "--temperature", "nan"], "temperature=nan"),
         (["generate-1", "a", "--temperature", "inf"], "temperature=inf"),
@@ -184,8 +187,8 @@ def test_an_output_of_another_model(
         (["translate", "translate-1"], b"a\n" * 9 + b"z" * 99, "text 10 ('zzz"),
         (["translate", "translate-1"], b"\xff\n", "standard input is no utf-8 text after line 0"),
         (["translate", "translate-1", "--encoding", "klingon"], b"a\n", "klingon"),
-        (["generate", "generate-1", "-"], b"", "standard input is empty"),
-        (["generate", "generate-1", "-"], b"a\xff", "standard input is no text"),
+        (["generate", "generate-1", "-"], b"", "there is no text"),
+        (["generate", "generate-1", "-"], b"a\xff", "standard input is no utf-8 text"),
         (["generate", "generate-1", "-"], b"a" * 40, "prompt 1 has 40 tokens"),
     ],
 )

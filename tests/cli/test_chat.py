@@ -49,6 +49,8 @@ def test_messages_make_a_conversation(run: str, capsys: pytest.CaptureFixture[st
     shown = capsys.readouterr()
     replies, talk = conversation(["a dog", "two"], system="a")
     assert shown.out == "".join(printable(text, keep="\n\t") + "\n" for text in replies)
+    assert main(["chat", run, "a dog", "--system", "a", "two", *SETTINGS]) == 0
+    assert capsys.readouterr().out == shown.out
     assert (
         main(["chat", run, "--message", "a dog", "--message", "two", "--system", "a", "--json", *SETTINGS])
         == 0

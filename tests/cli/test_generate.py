@@ -78,9 +78,10 @@ def test_it_streams_in_a_terminal_and_nowhere_else(
 def test_standard_input_is_a_prompt_without_its_last_line_feed(
     run: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("a\ndog\n"))
-    assert main(["generate", run, "-", *SETTINGS]) == 0
-    assert capsys.readouterr().out == written(["a\ndog"], **SAME)[0] + "\n"
+    for given, encoding in (("a\ndog\n", "utf-8"), ("a\r\ndog\r\n", "utf-16")):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given.encode(encoding))))
+        assert main(["generate", run, "-", "--encoding", encoding, *SETTINGS]) == 0
+        assert capsys.readouterr().out == written(["a\ndog"], **SAME)[0] + "\n"
 
 
 def test_json_is_one_object(run: str, capsys: pytest.CaptureFixture[str]) -> None:

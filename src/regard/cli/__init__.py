@@ -146,6 +146,10 @@ def _show_hyphen(value: Any) -> Any:
         return "-" if value == _HYPHEN else value
     if isinstance(value, (list, tuple)):
         return type(value)([_show_hyphen(item) for item in value])
+    if hasattr(value, "__dataclass_fields__"):  # flags that verbs share
+        return type(value)(
+            **{name: _show_hyphen(getattr(value, name)) for name in value.__dataclass_fields__}
+        )
     if isinstance(value, os.PathLike) and os.fspath(value) == _HYPHEN:
         return type(value)("-")  # type: ignore[call-arg]
     return value

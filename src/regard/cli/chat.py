@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from regard.cli.numbers import OptionalCount
 from regard.cli.show import Output, one_line, plain, printable
-from regard.cli.texts import lines_of_stdin
+from regard.cli.texts import FLAGS, Asked, Flags, Named, lines_of_stdin
 from regard.errors import ConfigError, DataError, RegardError, suggest
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ _PASTED = 0.05  # seconds within which more lines belong to the same paste
 
 
 def command(
-    run: str,
+    model: Named = None,
     /,
-    *,
+    *messages: str,
     message: Annotated[list[str] | None, Parameter(negative=())] = None,
     system: str | None = None,
     template: Path | None = None,
@@ -38,8 +38,7 @@ def command(
     stop: Annotated[list[str] | None, Parameter(negative=())] = None,
     seed: OptionalCount = None,
     encoding: str = "utf-8",
-    device: str = "cpu",
-    json: bool = False,
+    flags: Flags = FLAGS,
 ) -> None:
     """Talk with a model that has a chat template: in a terminal, or one message for each line of standard input.
 
@@ -48,10 +47,10 @@ def command(
 
     Parameters
     ----------
-    run
-        The model's folder, or a hub id (owner/name).
+    messages
+        Say this, and print the reply; several make a conversation.
     message
-        Say this, and print the reply; may be given several times, for a conversation.
+        The same as a flag; may be given several times.
     system
         What the model is told before the conversation.
     template
@@ -74,33 +73,29 @@ def command(
         Of the samples; the same seed and messages give the same replies.
     encoding
         Of standard input.
-    device
-        cpu, cuda, cuda:N, mps or auto.
-    json
-        Print one JSON object on standard output.
     """
-    from regard.model import load
+    asked = Asked("chat", model, messages, flags)
+    given = [*asked.texts, *(message or [])]
+    loaded, out = asked.open(), asked.out
     from regard.tasks.chat import with_template
     from regard.tasks.generate import sampling
 
-    out = Output(json)
-    model = load(run, device=device)
     choice = {
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
         "repetition_penalty": repetition_penalty, "seed": seed,
     }  # fmt: skip
     own = None if template is None else _read(template)
-    with_template(model.parts.tokenizer, own)  # refuses what can't be before anybody has typed
-    sampling(model.parts, max_tokens=1, **choice)
+    with_template(loaded.parts.tokenizer, own)  # refuses what can't be before anybody has typed
+    sampling(loaded.parts, max_tokens=1, **choice)
     settings = {**choice, "template": own, "max_tokens": max_tokens, "stop": stop or []}
-    talk = _Talk(out, model, system, settings)
-    if message is None and not json and sys.stdin.isatty() and sys.stdout.isatty():
+    talk = _Talk(out, loaded, system, settings)
+    if not given and not flags.json and sys.stdin.isatty() and sys.stdout.isatty():
         _converse(talk)
         return
-    for text in message if message is not None else lines_of_stdin(encoding):
+    for text in given or lines_of_stdin(encoding):
         if text.strip():
             talk.say(text)
-    out.result({"replies": plain(talk.replies), "messages": talk.messages})
+    asked.result({"replies": plain(talk.replies), "messages": talk.messages})
 
 
 class _Talk:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any
 
 from regard.cli.numbers import OptionalCount
 from regard.cli.show import Output
-from regard.cli.texts import Job, check_sources, print_line, run_job
+from regard.cli.texts import TEXT_FLAGS, AskedTexts, Job, Named, TextFlags, print_line
 from regard.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,10 +18,9 @@ _SHOWN = 5
 
 
 def command(
-    run: str,
-    texts: list[str] | None = None,
+    model: Named = None,
     /,
-    *,
+    *texts: str,
     pair: str | None = None,
     pairs: bool = False,
     labels: list[str] | None = None,
@@ -33,12 +29,7 @@ def command(
     threshold: float | None = None,
     top: OptionalCount = None,
     windows: bool = False,
-    input: Annotated[Path | None, Parameter(name="--input")] = None,  # noqa: A002
-    output: Path | None = None,
-    encoding: str = "utf-8",
-    skip_bad_rows: bool = False,
-    device: str = "cpu",
-    json: bool = False,
+    flags: TextFlags = TEXT_FLAGS,
 ) -> None:
     """Give the probability of each label; for each line of standard input where no text is given.
 
@@ -47,8 +38,6 @@ def command(
 
     Parameters
     ----------
-    run
-        The model's folder, or a hub id (owner/name).
     texts
         What to classify.
     pair
@@ -67,25 +56,11 @@ def command(
         How many labels to give; unset: all, of which five are shown.
     windows
         Cut longer texts into overlapping windows, and average over them.
-    input
-        A text file, one text a line.
-    output
-        The file to write, a JSON object a line.
-    encoding
-        Of --input and of standard input.
-    skip_bad_rows
-        With --input, leave an empty line for a text that can't be done.
-    device
-        cpu, cuda, cuda:N, mps or auto.
-    json
-        Print one JSON object on standard output.
     """
-    check_sources(texts, input, output, skip_bad_rows=skip_bad_rows)
+    is_plain = labels is None and pair is None and not pairs
+    asked = AskedTexts("classify" if is_plain else "entailment", model, texts, flags)
     if pair is not None and pairs:
         raise ConfigError("give --pair or --pairs, not both.")
-    from regard.model import load
-    from regard.tasks.classify import check_classify_texts
-
     own = None if labels is None else [label.strip() for part in labels for label in part.split(",")]
     reading: dict[str, Any] = {
         "labels": own,
@@ -94,27 +69,25 @@ def command(
         "windows": windows,
     }
     settings = {**reading, "threshold": threshold, "top": top}
-    out, model = Output(json), load(run, device=device)
-    no_pair: list[str] | None = None if pair is None and not pairs else []
-    model.classify([], pair=no_pair, **settings)  # refuses what can't be before any text is read
 
-    def check(some: Sequence[str]) -> dict[int, str]:
-        if pairs and (lone := {i: _LONE for i, text in enumerate(some) if text.count("\t") != 1}):
-            return lone
-        firsts, seconds = _split(some, pair, pairs)
-        return check_classify_texts(model.parts, firsts, pair=seconds, **reading)
+    def job(loaded: Model) -> Job:
+        from regard.tasks.classify import check_classify_texts
 
-    alone = texts is not None and len(texts) == 1
-    job = Job(
-        "classifications",
-        run=lambda some: _run(model, some, pair, pairs, settings),
-        check=check,
-        show=lambda out, text, result: _show(out, text, result, alone, top),
-        settings={**settings, "pair": pair, "pairs": pairs},
-    )
-    run_job(
-        out, model, job, texts, source=input, target=output, encoding=encoding, skip_bad_rows=skip_bad_rows
-    )
+        def check(some: Sequence[str]) -> dict[int, str]:
+            if pairs and (lone := {i: _LONE for i, text in enumerate(some) if text.count("\t") != 1}):
+                return lone
+            firsts, seconds = _split(some, pair, pairs)
+            return check_classify_texts(loaded.parts, firsts, pair=seconds, **reading)
+
+        return Job(
+            "classifications",
+            run=lambda some: _run(loaded, some, pair, pairs, settings),
+            check=check,
+            show=lambda out, text, result: _show(out, text, result, len(asked.texts) == 1, top),
+            settings={**settings, "pair": pair, "pairs": pairs},
+        )
+
+    asked.do(job)
 
 
 _LONE = "must hold two texts with one tab between them, as --pairs says."

@@ -3,56 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any, Literal
 
 from regard.cli.numbers import OptionalCount
 from regard.cli.show import Output, printable
-from regard.cli.texts import Job, check_sources, lines_of_stdin, print_line, run_job
+from regard.cli.texts import TEXT_FLAGS, AskedTexts, Job, Named, TextFlags, lines_of_stdin, print_line
 from regard.errors import ConfigError
 
 if TYPE_CHECKING:
     from regard.model import Model
     from regard.tasks.embed import Embedding
 
-
 Kind = Literal["mean", "first", "last"]
 
 
 def command(
-    run: str,
-    texts: list[str] | None = None,
+    model: Named = None,
     /,
-    *,
-    input: Annotated[Path | None, Parameter(name="--input")] = None,  # noqa: A002
-    output: Path | None = None,
+    *texts: str,
     search: Path | None = None,
     top: OptionalCount = None,
     pooling: Kind | None = None,
     normalise: bool | None = None,
     windows: bool = False,
-    encoding: str = "utf-8",
-    skip_bad_rows: bool = False,
-    device: str = "cpu",
-    json: bool = False,
+    flags: TextFlags = TEXT_FLAGS,
 ) -> None:
     """Make a vector of each text, or find the lines of a file that are nearest to it.
 
     Each line of standard input is a text where none is given. With --input and --output each line of a file gives a
     JSON object on a line, and such a job goes on after a stop when the same command is given again; an --output that
-    ends in .npy gets a matrix in numpy's format, one row a line, and begins again.
+    ends in .npy gets a matrix in numpy's format, one row a line (NaN for a bad one), and begins again.
 
     Parameters
     ----------
-    run
-        The model's folder, or a hub id (owner/name).
     texts
         What to make vectors of.
-    input
-        A text file, one text a line.
-    output
-        The file to write.
     search
         A text file: show those of its lines that are nearest to each text, by the cosine of their vectors.
     top
@@ -63,48 +48,35 @@ def command(
         Divide each vector by its length; unset: as the model's folder says, else no.
     windows
         Cut texts beyond the context into overlapping windows, rather than refuse them.
-    encoding
-        Of --input and of standard input.
-    skip_bad_rows
-        With --input, leave an empty line for a text that can't be done; in a matrix, NaN.
-    device
-        cpu, cuda, cuda:N, mps or auto.
-    json
-        Print one JSON object on standard output.
     """
-    check_sources(texts, input, output, skip_bad_rows=skip_bad_rows)
-    if search is not None and (input is not None or normalise is not None):
+    asked = AskedTexts("embed", model, texts, flags)
+    if search is not None and (flags.input is not None or normalise is not None):
         raise ConfigError(
             "--search is for texts and standard input, and takes cosines; leave the other flags out."
         )
     if search is None and top is not None:
         raise ConfigError("--top is for --search.")
-    from regard.model import load
-    from regard.tasks.embed import check_embed
-
-    out = Output(json)
-    model = load(run, device=device)
     settings: dict[str, Any] = {"pooling": pooling, "windows": windows}
-    if input is not None and output is not None and output.suffix == ".npy":
-        more = {**settings, "normalise": normalise, "encoding": encoding, "skip_bad_rows": skip_bad_rows}
-        _matrix(out, model, input, output, more)
-        return
     if search is not None:
-        _search(
-            out, model, texts, search, top=5 if top is None else top, encoding=encoding, settings=settings
-        )
+        _search(asked, search, top=5 if top is None else top, settings=settings)
         return
     settings["normalise"] = normalise
-    job = Job(
-        "embeddings",
-        run=lambda some: model.embed(some, **settings),
-        check=lambda some: check_embed(model.parts, some, windows=windows),
-        show=_show,
-        settings=settings,
-    )
-    run_job(
-        out, model, job, texts, source=input, target=output, encoding=encoding, skip_bad_rows=skip_bad_rows
-    )
+    if flags.input is not None and flags.output is not None and flags.output.suffix == ".npy":
+        _matrix(asked, flags.input, flags.output, settings)
+        return
+
+    def job(loaded: Model) -> Job:
+        from regard.tasks.embed import check_embed
+
+        return Job(
+            "embeddings",
+            run=lambda some: loaded.embed(some, **settings),
+            check=lambda some: check_embed(loaded.parts, some, windows=windows),
+            show=_show,
+            settings=settings,
+        )
+
+    asked.do(job)
 
 
 def _show(out: Output, source: str, result: Embedding) -> None:
@@ -112,46 +84,36 @@ def _show(out: Output, source: str, result: Embedding) -> None:
     print_line(out, " ".join(f"{value:.6g}" for value in result.vector))
 
 
-def _search(
-    out: Output,
-    model: Model,
-    texts: list[str] | None,
-    file: Path,
-    *,
-    top: int,
-    encoding: str,
-    settings: dict[str, Any],
-) -> None:
+def _search(asked: AskedTexts, file: Path, *, top: int, settings: dict[str, Any]) -> None:
     """Print the nearest lines of a file below each query."""
+    model, out, encoding = asked.open(), asked.out, asked.flags.encoding
     from regard.tasks.embed import lines_of, search
 
-    queries = texts or list(lines_of_stdin(encoding))
+    queries = asked.texts or list(lines_of_stdin(encoding))
     found = search(model.parts, queries, lines_of(file, encoding), top=top, what=f"{file}: line", **settings)
     for one in found:
         if len(found) > 1:
             print_line(out, one.query)
         for match in one.matches:
             print_line(out, f"{match.similarity:8.4f}  {match.number:6}  {match.text}")
-    out.result({"searches": found})
+    asked.result({"searches": found})
 
 
-def _matrix(out: Output, model: Model, source: Path, target: Path, settings: dict[str, Any]) -> None:
+def _matrix(asked: AskedTexts, source: Path, target: Path, settings: dict[str, Any]) -> None:
     """Write the vectors of a file's lines, with a progress bar where there is a terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
+    model, flags = asked.open(), asked.flags
     from regard.tasks.embed import write_vectors
 
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as bar:
         row = bar.add_task(printable(target.name), total=None)
         lines, bad = write_vectors(
-            model.parts,
-            source,
-            target,
-            progress=lambda done, total: bar.update(row, completed=done, total=total),
-            **settings,
-        )
+            model.parts, source, target, encoding=flags.encoding, skip_bad_rows=flags.skip_bad_rows,
+            progress=lambda done, total: bar.update(row, completed=done, total=total), **settings,
+        )  # fmt: skip
     left = f"; rows of NaN for {', '.join(map(str, bad))}" if bad else ""
-    out.line(f"{target}: {lines} rows of {model.config.width} numbers{left}")
-    out.result({"output": target, "lines": lines, "width": model.config.width, "bad": bad})
+    asked.out.line(f"{target}: {lines} rows of {model.config.width} numbers{left}")
+    asked.result({"output": target, "lines": lines, "width": model.config.width, "bad": bad})

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING
 
 from regard.cli.numbers import Count
 from regard.cli.show import Output
-from regard.cli.texts import Job, check_sources, print_line, run_job
+from regard.cli.texts import TEXT_FLAGS, AskedTexts, Job, Named, TextFlags, print_line
 
 if TYPE_CHECKING:
+    from regard.model import Model
     from regard.tasks.fill import Filling
 
 
 def command(
-    run: str,
-    texts: list[str] | None = None,
+    model: Named = None,
     /,
-    *,
-    input: Annotated[Path | None, Parameter(name="--input")] = None,  # noqa: A002
-    output: Path | None = None,
+    *texts: str,
     top: Count = 5,
     windows: bool = False,
-    encoding: str = "utf-8",
-    skip_bad_rows: bool = False,
-    device: str = "cpu",
-    json: bool = False,
+    flags: TextFlags = TEXT_FLAGS,
 ) -> None:
     """Fill the masks of texts with a masked language model; each line of standard input where no text is given.
 
@@ -37,44 +29,26 @@ def command(
 
     Parameters
     ----------
-    run
-        The model's folder, or a hub id (owner/name).
     texts
         Texts with masks.
-    input
-        A text file, one text a line.
-    output
-        The file to write.
     top
         How many candidates to show for each mask.
     windows
         Cut texts beyond the context into overlapping windows, rather than refuse them.
-    encoding
-        Of --input and of standard input.
-    skip_bad_rows
-        With --input, leave an empty line for a text that can't be done.
-    device
-        cpu, cuda, cuda:N, mps or auto.
-    json
-        Print one JSON object on standard output.
     """
-    check_sources(texts, input, output, skip_bad_rows=skip_bad_rows)
-    from regard.model import load
-    from regard.tasks.fill import check_fill
 
-    out = Output(json)
-    model = load(run, device=device)
-    model.fill([], top=top)  # refuses what can't be before any text is read
-    job = Job(
-        "fillings",
-        run=lambda some: model.fill(some, top=top, windows=windows),
-        check=lambda some: check_fill(model.parts, some, windows=windows),
-        show=_show,
-        settings={"top": top, "windows": windows},
-    )
-    run_job(
-        out, model, job, texts, source=input, target=output, encoding=encoding, skip_bad_rows=skip_bad_rows
-    )
+    def job(loaded: Model) -> Job:
+        from regard.tasks.fill import check_fill
+
+        return Job(
+            "fillings",
+            run=lambda some: loaded.fill(some, top=top, windows=windows),
+            check=lambda some: check_fill(loaded.parts, some, windows=windows),
+            show=_show,
+            settings={"top": top, "windows": windows},
+        )
+
+    AskedTexts("fill", model, texts, flags).do(job)
 
 
 def _show(out: Output, source: str, result: Filling) -> None:

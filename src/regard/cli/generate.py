@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from regard.cli.numbers import Count, OptionalCount
-from regard.cli.show import Output, plain, printable
-from regard.cli.texts import Job, check_sources, print_line, run_job
-from regard.errors import ConfigError, DataError
+from regard.cli.show import plain, printable
+from regard.cli.texts import TEXT_FLAGS, AskedTexts, Job, Named, TextFlags, lines_of_stdin, print_line
+from regard.errors import ConfigError
 
 
 def command(
-    run: str,
-    prompts: list[str] | None = None,
+    model: Named = None,
     /,
-    *,
+    *prompts: str,
     max_tokens: Count = 200,
     temperature: float | None = None,
     greedy: bool = False,
@@ -39,13 +37,8 @@ def command(
     lookup: Count = 0,
     stop: Annotated[list[str] | None, Parameter(negative=())] = None,
     seed: OptionalCount = None,
-    input: Annotated[Path | None, Parameter(name="--input")] = None,  # noqa: A002
-    output: Path | None = None,
-    encoding: str = "utf-8",
-    skip_bad_rows: bool = False,
     stream: Annotated[bool | None, Parameter(negative="--no-stream")] = None,
-    device: str = "cpu",
-    json: bool = False,
+    flags: TextFlags = TEXT_FLAGS,
 ) -> None:
     """Continue prompts with a trained model; without one it writes from nothing, and - reads it from standard input.
 
@@ -55,8 +48,6 @@ def command(
 
     Parameters
     ----------
-    run
-        The model's folder, or a hub id (owner/name).
     prompts
         What to continue, each by itself.
     max_tokens
@@ -100,29 +91,12 @@ def command(
         A string that ends the text; may be given several times.
     seed
         Of the samples; the same seed gives the same text.
-    input
-        A text file, one prompt a line.
-    output
-        The file to write.
-    encoding
-        Of --input.
-    skip_bad_rows
-        With --input, leave an empty line for a prompt that is too long.
     stream
         Show the text while it is written; unset: in a terminal.
-    device
-        cpu, cuda, cuda:N, mps or auto.
-    json
-        Print one JSON object on standard output.
     """
-    check_sources(prompts, input, output, skip_bad_rows=skip_bad_rows)
+    asked = AskedTexts("generate", model, prompts, flags)
     if greedy and temperature:
         raise ConfigError(f"--greedy and --temperature {temperature:g} exclude each other; give one of them.")
-    from regard.model import load
-    from regard.tasks.generate import check_prompts
-
-    out = Output(json)
-    model = load(run, device=device)
     settings: dict[str, Any] = {
         "max_tokens": max_tokens, "temperature": 0.0 if greedy else temperature, "top_k": top_k, "top_p": top_p,
         "min_p": min_p, "typical_p": typical_p, "repetition_penalty": repetition_penalty, "seed": seed,
@@ -130,25 +104,27 @@ def command(
         "beam_groups": diverse, "length_penalty": length_penalty, "num_return": n_best, "lookup": lookup,
         "diversity_penalty": 1.0 if diverse and diversity_penalty is None else diversity_penalty, "stop": stop or [],
     }  # fmt: skip
-    drafting = {"draft": None if draft is None else load(draft, device=device)}
-    model.generate([], **settings, **drafting)  # refuses what can't be before anything is written
-    if input is not None:
+    loaded, out = asked.open(), asked.out
+    from regard.model import load
+    from regard.tasks.generate import check_prompts
+
+    drafting = {"draft": None if draft is None else load(draft, device=flags.device)}
+    if flags.input is not None:
         # Each line has the same random numbers, so that its text depends on nothing but the line.
         settings["seed"] = 0 if seed is None else seed
         job = Job(
             "generations",
-            run=lambda some: model.generate(some, rows=[0] * len(some), **settings, **drafting),
-            check=lambda some: check_prompts(model.parts, some),
+            run=lambda some: loaded.generate(some, rows=[0] * len(some), **settings, **drafting),
+            check=lambda some: check_prompts(loaded.parts, some),
             show=lambda out, text, result: None,
             settings={**settings, "draft": draft},
         )
-        run_job(
-            out, model, job, None, source=input, target=output, encoding=encoding, skip_bad_rows=skip_bad_rows
-        )
+        asked.run(loaded, job)
         return
-    given = _prompts(prompts or [""])
+    loaded.generate([], **settings, **drafting)  # refuses what can't be before anything is written
+    given = _prompts(asked.texts or [""], flags.encoding)
     one = len(given) == 1 and n_best == 1 and (beams or 1) == 1
-    shown = (out.stream.isatty() and not json and one) if stream is None else stream
+    shown = (out.stream.isatty() and not flags.json and one) if stream is None else stream
     if shown and len(given) > 1:
         raise ConfigError("--stream is for one prompt; leave it out, or give one.")
     if shown and not one:
@@ -162,7 +138,7 @@ def command(
     def show(number: int, text: str) -> None:
         write((waiting.pop() if waiting else "") + text)
 
-    results = model.generate(given, on_text=show if shown else None, **settings, **drafting)
+    results = loaded.generate(given, on_text=show if shown else None, **settings, **drafting)
     if shown:
         write("".join(waiting) + "\n")
     elif n_best > 1:
@@ -172,7 +148,7 @@ def command(
                 print_line(out, f"  {candidate.score:8.4f}  {candidate.text}")
     else:
         write("---\n".join(f"{result}\n" for result in results))
-    out.result({"generations": plain(results)})
+    asked.result({"generations": plain(results)})
 
 
 def _bias(words: list[str]) -> dict[str | int, float]:
@@ -187,18 +163,8 @@ def _bias(words: list[str]) -> dict[str | int, float]:
     return found
 
 
-def _prompts(words: list[str]) -> list[str]:
+def _prompts(words: Sequence[str], encoding: str) -> list[str]:
     """Put standard input, less the line feed at its end, in the place of `-`."""
     if words.count("-") > 1:
         raise ConfigError("- stands for standard input, which can be read once.")
-    return [_stdin() if word == "-" else word for word in words]
-
-
-def _stdin() -> str:
-    try:
-        text = sys.stdin.read()
-    except UnicodeError:
-        raise DataError("standard input is no text in the encoding of this system.") from None
-    if not text:
-        raise DataError("standard input is empty; leave - out to write from nothing.")
-    return text.removesuffix("\n").removesuffix("\r")
+    return ["\n".join(lines_of_stdin(encoding)) if word == "-" else word for word in words]

@@ -5,34 +5,26 @@ from __future__ import annotations
 import dataclasses
 import json as json_module
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any
 
 from regard.cli.numbers import OptionalCount
 from regard.cli.show import Output, plain
-from regard.cli.texts import Job, check_sources, print_line, run_job
+from regard.cli.texts import TEXT_FLAGS, AskedTexts, Job, Named, TextFlags, print_line
 
 if TYPE_CHECKING:
+    from regard.model import Model
     from regard.tasks.score import Score
 
 
 def command(
-    run: str,
-    texts: list[str] | None = None,
+    model: Named = None,
     /,
-    *,
-    input: Annotated[Path | None, Parameter(name="--input")] = None,  # noqa: A002
-    output: Path | None = None,
+    *texts: str,
     source: str | None = None,
     tokens: bool = False,
     stride: OptionalCount = None,
     windows: bool = False,
-    encoding: str = "utf-8",
-    skip_bad_rows: bool = False,
-    device: str = "cpu",
-    json: bool = False,
+    flags: TextFlags = TEXT_FLAGS,
 ) -> None:
     """Give the log-probability and perplexity of texts; of each line of standard input where no text is given.
 
@@ -42,14 +34,8 @@ def command(
 
     Parameters
     ----------
-    run
-        The model's folder, or a hub id (owner/name).
     texts
         What to score.
-    input
-        A text file, one text a line.
-    output
-        The file to write.
     source
         What an encoder-decoder reads, the same for all texts.
     tokens
@@ -58,51 +44,39 @@ def command(
         Tokens by which a decoder's windows move on; unset: half the context.
     windows
         Read texts beyond the context in overlapping windows, rather than refuse them.
-    encoding
-        Of --input and of standard input.
-    skip_bad_rows
-        With --input, leave an empty line for a text that can't be done.
-    device
-        cpu, cuda, cuda:N, mps or auto.
-    json
-        Print one JSON object on standard output.
     """
-    check_sources(texts, input, output, skip_bad_rows=skip_bad_rows)
-    from regard.model import load
-    from regard.tasks.score import check_score
-
-    out = Output(json)
-    model = load(run, device=device)
     settings: dict[str, Any] = {"source": source, "windows": windows, "stride": stride}
-    model.score([], **settings)  # refuses what can't be before any text is read
-    paired = model.config.kind == "encoder-decoder" and source is None
 
-    def score(some: Sequence[str]) -> list[Score]:
-        if not paired:
-            return model.score(some, **settings)
-        sources, targets = _pairs(some)
-        return model.score(targets, **{**settings, "source": sources})
+    def job(loaded: Model) -> Job:
+        from regard.tasks.score import check_score
 
-    def check(some: Sequence[str]) -> dict[int, str]:
-        more: dict[str, Any] = {"target_tokenizer": model.target_tokenizer}
-        if not paired:
-            return check_score(model.parts, some, **settings, **more)
-        sources, targets = _pairs(some)
-        wrong = check_score(model.parts, targets, **{**settings, "source": sources}, **more)
-        alone = "has no source: give --source, or a source, a tab and a target."
-        return {**wrong, **{i: alone for i, text in enumerate(some) if "\t" not in text}}
+        paired = loaded.config.kind == "encoder-decoder" and source is None
 
-    job = Job(
-        "scores",
-        run=score,
-        check=check,
-        show=lambda out, text, result: _show(out, text, result, tokens),
-        settings={**settings, "tokens": tokens},
-        line=lambda result: _line(result, tokens),
-    )
-    run_job(
-        out, model, job, texts, source=input, target=output, encoding=encoding, skip_bad_rows=skip_bad_rows
-    )
+        def score(some: Sequence[str]) -> list[Score]:
+            if not paired:
+                return loaded.score(some, **settings)
+            sources, targets = _pairs(some)
+            return loaded.score(targets, **{**settings, "source": sources})
+
+        def check(some: Sequence[str]) -> dict[int, str]:
+            more: dict[str, Any] = {"target_tokenizer": loaded.target_tokenizer}
+            if not paired:
+                return check_score(loaded.parts, some, **settings, **more)
+            sources, targets = _pairs(some)
+            wrong = check_score(loaded.parts, targets, **{**settings, "source": sources}, **more)
+            alone = "has no source: give --source, or a source, a tab and a target."
+            return {**wrong, **{i: alone for i, text in enumerate(some) if "\t" not in text}}
+
+        return Job(
+            "scores",
+            run=score,
+            check=check,
+            show=lambda out, text, result: _show(out, text, result, tokens),
+            settings={**settings, "tokens": tokens},
+            line=lambda result: _line(result, tokens),
+        )
+
+    AskedTexts("score" if source is None else "translate", model, texts, flags).do(job)
 
 
 def _pairs(texts: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING
 
 from regard.cli.numbers import OptionalCount
 from regard.cli.show import Output
-from regard.cli.texts import Job, check_sources, print_line, run_job
+from regard.cli.texts import TEXT_FLAGS, AskedTexts, Job, Named, TextFlags, print_line
 
 if TYPE_CHECKING:
+    from regard.model import Model
     from regard.tasks.summarize import Summary
 
 
 def command(
-    run: str,
-    texts: list[str] | None = None,
+    model: Named = None,
     /,
-    *,
-    input: Annotated[Path | None, Parameter(name="--input")] = None,  # noqa: A002
-    output: Path | None = None,
+    *texts: str,
     windows: bool = False,
     prefix: str | None = None,
     beams: OptionalCount = None,
@@ -29,10 +24,7 @@ def command(
     min_tokens: OptionalCount = None,
     max_tokens: OptionalCount = None,
     no_repeat_ngram: OptionalCount = None,
-    encoding: str = "utf-8",
-    skip_bad_rows: bool = False,
-    device: str = "cpu",
-    json: bool = False,
+    flags: TextFlags = TEXT_FLAGS,
 ) -> None:
     """Summarise texts with an encoder-decoder; each line of standard input where no text is given.
 
@@ -41,14 +33,8 @@ def command(
 
     Parameters
     ----------
-    run
-        The model's folder, or a hub id (owner/name).
     texts
         What to summarise.
-    input
-        A text file, one text a line.
-    output
-        The file to write, one summary a line.
     windows
         Cut a text that is too long into overlapping windows, join their summaries, and summarise those again where they
         are longer than one may be.
@@ -64,37 +50,25 @@ def command(
         The longest summary.
     no_repeat_ngram
         No run of so many tokens comes twice; 0: no limit.
-    encoding
-        Of --input and of standard input.
-    skip_bad_rows
-        With --input, leave an empty line for a text that can't be summarised.
-    device
-        cpu, cuda, cuda:N, mps or auto.
-    json
-        Print one JSON object on standard output.
     """
-    check_sources(texts, input, output, skip_bad_rows=skip_bad_rows)
-    from regard.model import load
-    from regard.tasks.summarize import check_summaries
-
-    out = Output(json)
-    model = load(run, device=device)
     settings = {
         "windows": windows, "prefix": prefix, "beams": beams, "length_penalty": length_penalty,
         "min_tokens": min_tokens, "max_tokens": max_tokens, "no_repeat_ngram": no_repeat_ngram,
     }  # fmt: skip
-    model.summarize([], **settings)  # refuses what can't be before any text is read
-    job = Job(
-        "summaries",
-        run=lambda some: model.summarize(some, **settings),
-        check=lambda some: {} if windows else check_summaries(model.parts, some, prefix=prefix),
-        show=_show,
-        settings=settings,
-        line=str,
-    )
-    run_job(
-        out, model, job, texts, source=input, target=output, encoding=encoding, skip_bad_rows=skip_bad_rows
-    )
+
+    def job(loaded: Model) -> Job:
+        from regard.tasks.summarize import check_summaries
+
+        return Job(
+            "summaries",
+            run=lambda some: loaded.summarize(some, **settings),
+            check=lambda some: {} if windows else check_summaries(loaded.parts, some, prefix=prefix),
+            show=_show,
+            settings=settings,
+            line=str,
+        )
+
+    AskedTexts("summarize", model, texts, flags).do(job)
 
 
 def _show(out: Output, source: str, result: Summary) -> None:

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Literal
 
 from regard.cli.show import Output
-from regard.cli.texts import Job, check_sources, print_line, run_job
+from regard.cli.texts import TEXT_FLAGS, AskedTexts, Job, Named, TextFlags, print_line
 
 if TYPE_CHECKING:
+    from regard.model import Model
     from regard.tasks.tag import Tagging
 
 
 def command(
-    run: str,
-    texts: list[str] | None = None,
+    model: Named = None,
     /,
-    *,
+    *texts: str,
     strategy: Literal["none", "simple", "first", "average", "max"] | None = None,
     windows: bool = False,
-    input: Annotated[Path | None, Parameter(name="--input")] = None,  # noqa: A002
-    output: Path | None = None,
-    encoding: str = "utf-8",
-    skip_bad_rows: bool = False,
-    device: str = "cpu",
-    json: bool = False,
+    flags: TextFlags = TEXT_FLAGS,
 ) -> None:
     """Find names and their kinds, or parts of speech; in each line of standard input where no text is given.
 
@@ -35,8 +27,6 @@ def command(
 
     Parameters
     ----------
-    run
-        The model's folder, or a hub id (owner/name).
     texts
         Where to look.
     strategy
@@ -44,36 +34,21 @@ def command(
         one kind, none gives each token. Unset: first.
     windows
         Cut longer texts into overlapping windows.
-    input
-        A text file, one text a line.
-    output
-        The file to write, a JSON object a line.
-    encoding
-        Of --input and of standard input.
-    skip_bad_rows
-        With --input, leave an empty line for a text that can't be done.
-    device
-        cpu, cuda, cuda:N, mps or auto.
-    json
-        Print one JSON object on standard output.
     """
-    check_sources(texts, input, output, skip_bad_rows=skip_bad_rows)
-    from regard.model import load
-    from regard.tasks.tag import check_tag_texts
+    asked = AskedTexts("tag", model, texts, flags)
 
-    out, model = Output(json), load(run, device=device)
-    model.tag([], strategy=strategy, windows=windows)  # refuses what can't be before any text is read
-    alone = texts is not None and len(texts) == 1
-    job = Job(
-        "taggings",
-        run=lambda some: model.tag(some, strategy=strategy, windows=windows),
-        check=lambda some: check_tag_texts(model.parts, some, windows=windows),
-        show=lambda out, text, result: _show(out, text, result, alone),
-        settings={"strategy": strategy, "windows": windows},
-    )
-    run_job(
-        out, model, job, texts, source=input, target=output, encoding=encoding, skip_bad_rows=skip_bad_rows
-    )
+    def job(loaded: Model) -> Job:
+        from regard.tasks.tag import check_tag_texts
+
+        return Job(
+            "taggings",
+            run=lambda some: loaded.tag(some, strategy=strategy, windows=windows),
+            check=lambda some: check_tag_texts(loaded.parts, some, windows=windows),
+            show=lambda out, text, result: _show(out, text, result, len(asked.texts) == 1),
+            settings={"strategy": strategy, "windows": windows},
+        )
+
+    asked.do(job)
 
 
 def _show(out: Output, text: str, result: Tagging, alone: bool) -> None:

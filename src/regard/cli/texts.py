@@ -1,4 +1,4 @@
-"""What every verb over texts shares: texts, standard input, or a whole file that goes on after a kill."""
+"""What every verb over texts shares: a model, flags, and texts, standard input, or a file that goes on after a kill."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from cyclopts import Parameter
+
+from regard.cli.defaults import choose, find, is_name
 from regard.cli.show import Output, plain, printable
 from regard.errors import ConfigError, DataError
 
@@ -20,6 +23,53 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 256  # lines of standard input that are done together
 
+Named = Annotated[
+    str | None,
+    Parameter(
+        help="The model's folder, or a hub id (owner/name). Unset: the newest run in runs/ that was trained for this, "
+        "else a small published model. A first word that can't be a name, as with a space in it, is a text."
+    ),
+]
+"""The first word of a verb: a model, or already a text."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Flags:
+    """Hold the flags of every verb that takes a model.
+
+    Attributes:
+        model: The model; every other word is then a text.
+        device: cpu, cuda, cuda:N, mps or auto.
+        json: Print one JSON object on standard output.
+    """
+
+    model: str | None = None
+    device: str = "cpu"
+    json: bool = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class TextFlags(Flags):
+    """Hold the flags of every verb over texts.
+
+    Attributes:
+        input: A text file, one text a line.
+        output: The file to write.
+        encoding: Of --input and of standard input.
+        skip_bad_rows: With --input, leave an empty line for a text that can't be done.
+    """
+
+    input: Path | None = None
+    output: Path | None = None
+    encoding: str = "utf-8"
+    skip_bad_rows: bool = False
+
+
+FLAGS, TEXT_FLAGS = Flags(), TextFlags()
+"""The flags where none is given."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -27,7 +77,8 @@ class Job:
 
     Attributes:
         name: of the list of results under --json ("translations").
-        run: gives a result for each text, in their order, none of them depending on its neighbours.
+        run: gives a result for each text, in their order, none of them depending on its neighbours; without texts it
+            refuses settings that can't be.
         check: finds the texts that `run` would refuse, by their numbers from 0, and what is wrong with each.
         show: prints one result for people.
         settings: whatever a result depends on, by which an unfinished file is known to be of the same job.
@@ -42,54 +93,93 @@ class Job:
     line: Callable[[Any], str] | None = None
 
 
-def check_sources(
-    texts: Sequence[str] | None, source: Path | None, target: Path | None, *, skip_bad_rows: bool
-) -> None:
-    """Refuse flags that don't go together, before a model is loaded.
+class Asked:
+    """Be what somebody asked of a verb: a model, or the usual one for a purpose, and texts.
+
+    `model` and `texts` are words of the command line, of which the first may be a text too. Nothing is loaded before
+    `open`, so that a verb may refuse its flags first.
+    """
+
+    flags: Flags
+
+    def __init__(self, purpose: str, model: str | None, texts: Sequence[str], flags: Flags) -> None:
+        words = [*([] if model is None else [model]), *texts]
+        self._purpose, self._is_flag = purpose, flags.model is not None
+        self._model = words.pop(0) if not self._is_flag and words and is_name(words[0]) else flags.model
+        self.texts, self.flags, self.out = words, flags, Output(flags.json)
+
+    def open(self) -> Model:
+        """Choose the model where none is named, and load it.
+
+        Raises:
+            CheckpointError: it isn't there, or is damaged.
+            ConfigError: none is named and there is none to choose; or there is no such device.
+        """
+        if self._model is None:
+            self._model = choose(self._purpose, self.out.note)
+        else:
+            alone = not self.texts or "/" not in self._model
+            find(self._model, maybe_text=alone and not self._is_flag)
+        from regard.model import load
+
+        return load(self._model, device=self.flags.device, offline=True)  # from the hub it was just fetched
+
+    def result(self, values: Mapping[str, Any]) -> None:
+        """Print a verb's one JSON object under --json, the model's name in it."""
+        self.out.result({"model": self._model, **values})
+
+
+class AskedTexts(Asked):
+    """Be what somebody asked of a verb over texts, standard input or a file.
 
     Raises:
-        ConfigError: they don't.
+        ConfigError: the flags don't go together.
     """
-    if (source is None) != (target is None):
-        raise ConfigError("--input and --output go together.")
-    if source is not None and texts:
-        raise ConfigError("give texts or --input, not both.")
-    if source is None and skip_bad_rows:
-        raise ConfigError("--skip-bad-rows is for --input.")
 
+    flags: TextFlags
 
-def run_job(
-    out: Output,
-    model: Model,
-    job: Job,
-    texts: Sequence[str] | None,
-    *,
-    source: Path | None = None,
-    target: Path | None = None,
-    encoding: str = "utf-8",
-    skip_bad_rows: bool = False,
-) -> None:
-    """Run a verb on texts, on a file, or on the lines of standard input as they come; print what it gives.
+    def __init__(self, purpose: str, model: str | None, texts: Sequence[str], flags: TextFlags) -> None:
+        super().__init__(purpose, model, texts, flags)
+        if (flags.input is None) != (flags.output is None):
+            raise ConfigError("--input and --output go together.")
+        if flags.input is not None and self.texts:
+            raise ConfigError("give texts or --input, not both.")
+        if flags.input is None and flags.skip_bad_rows:
+            raise ConfigError("--skip-bad-rows is for --input.")
 
-    Raises:
-        DataError: a text can't be done, or a file can't be read or written.
-        ConfigError: there is no such encoding, or the output belongs to another job.
-    """
-    if source is not None and target is not None:
-        _bulk(out, model, job, source, target, encoding=encoding, skip_bad_rows=skip_bad_rows)
-        return
-    at_once = 1 if not texts and sys.stdin.isatty() else _AT_ONCE
-    given = iter(texts or lines_of_stdin(encoding))
-    shown, before = [], 0
-    while part := list(itertools.islice(given, at_once)):
-        for i, problem in sorted(job.check(part).items()):
-            raise DataError(f"text {before + i + 1} ({_beginning(part[i])!r}) {problem}")
-        for text, result in zip(part, job.run(part), strict=True):
-            job.show(out, text, result)
-            if out.json:
-                shown.append({"source": text, **plain(result)})
-        before += len(part)
-    out.result({job.name: shown})
+    def do(self, make: Callable[[Model], Job]) -> None:
+        """Open the model, and do the job that is made with it.
+
+        Raises:
+            CheckpointError, ConfigError: as `open`.
+            ConfigError, DataError: as `run`.
+        """
+        model = self.open()
+        self.run(model, make(model))
+
+    def run(self, model: Model, job: Job) -> None:
+        """Do a job with texts, with a file, or with the lines of standard input as they come; print what it gives.
+
+        Raises:
+            DataError: a text can't be done, or a file can't be read or written.
+            ConfigError: a setting can't be, there is no such encoding, or the output belongs to another job.
+        """
+        job.run([])  # refuses what can't be before any text is read
+        if self.flags.input is not None and self.flags.output is not None:
+            _bulk(self, model, job, self.flags.input, self.flags.output)
+            return
+        at_once = 1 if not self.texts and sys.stdin.isatty() else _AT_ONCE
+        given = iter(self.texts or lines_of_stdin(self.flags.encoding))
+        shown, before = [], 0
+        while part := list(itertools.islice(given, at_once)):
+            for i, problem in sorted(job.check(part).items()):
+                raise DataError(f"text {before + i + 1} ({_beginning(part[i])!r}) {problem}")
+            for text, result in zip(part, job.run(part), strict=True):
+                job.show(self.out, text, result)
+                if self.out.json:
+                    shown.append({"source": text, **plain(result)})
+            before += len(part)
+        self.result({job.name: shown})
 
 
 def lines_of_stdin(encoding: str) -> Iterator[str]:
@@ -125,9 +215,7 @@ def _beginning(text: str) -> str:
     return text if len(text) <= 40 else text[:39] + "…"
 
 
-def _bulk(
-    out: Output, model: Model, job: Job, source: Path, target: Path, *, encoding: str, skip_bad_rows: bool
-) -> None:
+def _bulk(asked: AskedTexts, model: Model, job: Job, source: Path, target: Path) -> None:
     """Run a bulk job with a progress bar where there is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -148,14 +236,15 @@ def _bulk(
         row = bar.add_task(printable(target.name), total=None)
         result = run_bulk(
             source, target, lambda texts: [line(found) for found in job.run(texts)], check=job.check,
-            settings={**job.settings, "verb": job.name, "model": made_by}, encoding=encoding,
-            skip_bad_rows=skip_bad_rows, progress=lambda done, total: bar.update(row, completed=done, total=total),
+            settings={**job.settings, "verb": job.name, "model": made_by}, encoding=asked.flags.encoding,
+            skip_bad_rows=asked.flags.skip_bad_rows,
+            progress=lambda done, total: bar.update(row, completed=done, total=total),
         )  # fmt: skip
     seconds = time.perf_counter() - began
     resumed = f", {result.resumed} of them by an earlier session" if result.resumed else ""
     bad = f"; empty lines left for {', '.join(map(str, result.bad))}" if result.bad else ""
-    out.line(f"{target}: {result.lines} lines in {seconds:.1f} s{resumed}{bad}")
-    out.result(
+    asked.out.line(f"{target}: {result.lines} lines in {seconds:.1f} s{resumed}{bad}")
+    asked.result(
         {
             "output": target,
             "lines": result.lines,

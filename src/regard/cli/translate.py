@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING
 
 from regard.cli.numbers import Count, OptionalCount
 from regard.cli.show import Output
-from regard.cli.texts import Job, check_sources, print_line, run_job
+from regard.cli.texts import TEXT_FLAGS, AskedTexts, Job, Named, TextFlags, print_line
 from regard.errors import ConfigError
 
 if TYPE_CHECKING:
+    from regard.model import Model
     from regard.tasks.translate import Translation
 
 
 def command(
-    run: str,
-    texts: list[str] | None = None,
+    model: Named = None,
     /,
-    *,
-    input: Annotated[Path | None, Parameter(name="--input")] = None,  # noqa: A002
-    output: Path | None = None,
+    *texts: str,
     beams: OptionalCount = None,
     length_penalty: float | None = None,
     coverage_penalty: float = 0.0,
@@ -30,10 +25,7 @@ def command(
     target_language: str | None = None,
     n_best: Count = 1,
     max_tokens: OptionalCount = None,
-    encoding: str = "utf-8",
-    skip_bad_rows: bool = False,
-    device: str = "cpu",
-    json: bool = False,
+    flags: TextFlags = TEXT_FLAGS,
 ) -> None:
     """Translate texts with a trained model; each line of standard input where no text is given.
 
@@ -42,14 +34,8 @@ def command(
 
     Parameters
     ----------
-    run
-        The model's folder, or a hub id (owner/name).
     texts
         What to translate.
-    input
-        A text file, one text a line.
-    output
-        The file to write.
     beams
         Hypotheses kept at each step; 1 is greedy, and faster. Unset: what the model was published with, or 4.
     length_penalty
@@ -64,44 +50,31 @@ def command(
         How many translations to show for each text, with their scores.
     max_tokens
         Longest translation; unset: some more than twice the source.
-    encoding
-        Of --input and of standard input.
-    skip_bad_rows
-        With --input, leave an empty line for a text that can't be translated.
-    device
-        cpu, cuda, cuda:N, mps or auto.
-    json
-        Print one JSON object on standard output.
     """
-    check_sources(texts, input, output, skip_bad_rows=skip_bad_rows)
-    if input is not None and n_best != 1:
+    asked = AskedTexts("languages" if target_language else "translate", model, texts, flags)
+    if flags.input is not None and n_best != 1:
         raise ConfigError("--n-best is for texts and standard input; a file gets one translation a line.")
     if beams is not None and n_best > beams >= 1:
         raise ConfigError(f"--n-best {n_best} is more than --beams {beams}; raise --beams or lower --n-best.")
-    from regard.model import load
-    from regard.tasks.translate import check_texts
-
-    out = Output(json)
-    model = load(run, device=device)
+    languages = {"source_language": source_language, "target_language": target_language}
     settings = {
         "beams": beams, "length_penalty": length_penalty, "coverage_penalty": coverage_penalty,
-        "max_tokens": max_tokens,
-        "source_language": source_language, "target_language": target_language,
+        "max_tokens": max_tokens, **languages,
     }  # fmt: skip
-    model.translate([], num_return=n_best, **settings)  # refuses what can't be before any text is read
-    job = Job(
-        "translations",
-        run=lambda some: model.translate(some, num_return=n_best, **settings),
-        check=lambda some: check_texts(
-            model.parts, some, source_language=source_language, target_language=target_language
-        ),
-        show=lambda out, text, result: _show(out, text, result, n_best),
-        settings=settings,
-        line=str,
-    )
-    run_job(
-        out, model, job, texts, source=input, target=output, encoding=encoding, skip_bad_rows=skip_bad_rows
-    )
+
+    def job(loaded: Model) -> Job:
+        from regard.tasks.translate import check_texts
+
+        return Job(
+            "translations",
+            run=lambda some: loaded.translate(some, num_return=n_best, **settings),
+            check=lambda some: check_texts(loaded.parts, some, **languages),
+            show=lambda out, text, result: _show(out, text, result, n_best),
+            settings=settings,
+            line=str,
+        )
+
+    asked.do(job)
 
 
 def _show(out: Output, source: str, result: Translation, n_best: int) -> None:

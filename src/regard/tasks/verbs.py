@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from regard.config import ModelConfig
 from regard.errors import ConfigError
 from regard.tasks.base import Parts
 
-_VERBS: dict[str, tuple[str, Callable[[ModelConfig], bool]]] = {
-    "translate": ("an encoder-decoder", lambda c: _writes(c, "encoder-decoder")),
-    "generate": ("a decoder with a head over its vocabulary", lambda c: _writes(c, "decoder")),
-    "chat": ("a decoder with a head over its vocabulary", lambda c: _writes(c, "decoder")),
-    "summarize": ("an encoder-decoder", lambda c: _writes(c, "encoder-decoder")),
-    "classify": ("a model with a head over labels", lambda c: c.head == "classify"),
-    "tag": ("a model with a head over tags", lambda c: c.head == "tag"),
-    "fill": ("an encoder with a head over its vocabulary", lambda c: _writes(c, "encoder")),
-    "answer": ("a model that marks an answer's start and end (head span)", lambda c: c.head == "span"),
-    "score": ("a model with a head over its vocabulary", lambda c: c.head == "lm"),
-    "embed": ("any model", lambda c: True),
+
+class _Verb(NamedTuple):
+    """Say what a verb takes, whether a model is that, and which tasks make a model the right one for the verb."""
+
+    takes: str
+    can: Callable[[ModelConfig], bool]
+    learned: tuple[str, ...]
+
+
+_VERBS: dict[str, _Verb] = {
+    "translate": _Verb("an encoder-decoder", lambda c: _writes(c, "encoder-decoder"), ("translate",)),
+    "generate": _Verb(
+        "a decoder with a head over its vocabulary", lambda c: _writes(c, "decoder"), ("generate",)
+    ),
+    "chat": _Verb("a decoder with a head over its vocabulary", lambda c: _writes(c, "decoder"), ("chat",)),
+    "summarize": _Verb("an encoder-decoder", lambda c: _writes(c, "encoder-decoder"), ("summarize",)),
+    "classify": _Verb("a model with a head over labels", lambda c: c.head == "classify", ("classify",)),
+    "tag": _Verb("a model with a head over tags", lambda c: c.head == "tag", ("tag",)),
+    "fill": _Verb("an encoder with a head over its vocabulary", lambda c: _writes(c, "encoder"), ("fill",)),
+    "answer": _Verb(
+        "a model that marks an answer's start and end (head span)", lambda c: c.head == "span", ("answer",)
+    ),
+    "score": _Verb("a model with a head over its vocabulary", lambda c: c.head == "lm", ("generate", "fill")),
+    "embed": _Verb("any model", lambda c: True, ("embed", "fill")),
 }
-"""What each verb takes, and whether a model is that; a model's messages list its verbs in this order."""
+"""The verbs of a model; its messages list them in this order."""
 
 
 def _writes(config: ModelConfig, kind: str) -> bool:
@@ -29,12 +43,17 @@ def _writes(config: ModelConfig, kind: str) -> bool:
 
 def verbs_of(config: ModelConfig) -> tuple[str, ...]:
     """List the verbs that such a model can do."""
-    return tuple(verb for verb, (_, can) in _VERBS.items() if can(config))
+    return tuple(name for name, verb in _VERBS.items() if verb.can(config))
 
 
 def verb_of(config: ModelConfig) -> str | None:
     """Name the verb that writes text with such a model: translate, generate, or None."""
     return next((verb for verb in ("translate", "generate") if verb in verbs_of(config)), None)
+
+
+def tasks_for(verb: str) -> tuple[str, ...]:
+    """List the tasks of which a model must have learned one to be the right one for a verb."""
+    return _VERBS[verb].learned
 
 
 def check_verb(config: ModelConfig, verb: str) -> None:
@@ -52,7 +71,7 @@ def check_verb(config: ModelConfig, verb: str) -> None:
     )
     instead = f"it can {', '.join(can[:-1])} and {can[-1]}" if len(can) > 1 else f"it can {can[0]}"
     raise ConfigError(
-        f"this model is {kind}{head} and can't {verb}, which takes {_VERBS[verb][0]}; {instead}."
+        f"this model is {kind}{head} and can't {verb}, which takes {_VERBS[verb].takes}; {instead}."
     )
 
 
