@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from regard.model import load as load
     from regard.model import train as train
     from regard.models.families import preset as preset
+    from regard.tasks.looking_checkpoints import looks as looks
 
     __version__: str
 
@@ -47,6 +48,7 @@ _HOMES: dict[str, str] = {
     "World": "regard.data.world",
     "convert": "regard.conversion",
     "load": "regard.model",
+    "looks": "regard.tasks.looking_checkpoints",
     "preset": "regard.models.families",
     "train": "regard.model",
 }

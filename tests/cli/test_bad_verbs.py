@@ -185,10 +185,10 @@ def test_an_output_of_another_model(
     [
         (["translate", "translate-1"], b"", "there is no text"),
         (["translate", "translate-1"], b"a\n" * 9 + b"z" * 99, "text 10 ('zzz"),
-        (["translate", "translate-1"], b"\xff\n", "standard input is no utf-8 text after line 0"),
+        (["translate", "translate-1"], b"\xff\n", "standard input, line 1: byte 0 is no utf-8 text"),
         (["translate", "translate-1", "--encoding", "klingon"], b"a\n", "klingon"),
         (["generate", "generate-1", "-"], b"", "there is no text"),
-        (["generate", "generate-1", "-"], b"a\xff", "standard input is no utf-8 text"),
+        (["generate", "generate-1", "-"], b"a\xff", "standard input, line 1: byte 1 is no utf-8 text"),
         (["generate", "generate-1", "-"], b"a" * 40, "prompt 1 has 40 tokens"),
     ],
 )

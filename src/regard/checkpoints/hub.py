@@ -30,6 +30,7 @@ INDEX = "model.safetensors.index.json"
 _ID = re.compile(r"(?=.{1,96}$)(?!.*(?:--|\.\.|\.git$))(?:@/)?@".replace("@", r"\w(?:[\w.-]*\w)?"), re.ASCII)
 _REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][\w.+-]*(?:/[\w.+-]+)*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_PATIENCE = 10.0  # seconds in which the hub must answer; what was fetched before will do otherwise
 _FILE_SUFFIXES = (".safetensors", ".json", *PICKLE_SUFFIXES)
 
 
@@ -169,7 +170,7 @@ def _weights_of(name: str, revision: str | None) -> list[str]:
     """
     from huggingface_hub import HfApi
 
-    listed = HfApi().model_info(name, revision=revision).siblings or []
+    listed = HfApi().model_info(name, revision=revision, timeout=_PATIENCE).siblings or []
     files = {entry.rfilename for entry in listed if "/" not in entry.rfilename}
     if "model.safetensors" in files:
         return ["model.safetensors"]

@@ -74,10 +74,11 @@ def command(
         from regard.tasks.classify import check_classify_texts
 
         def check(some: Sequence[str]) -> dict[int, str]:
-            if pairs and (lone := {i: _LONE for i, text in enumerate(some) if text.count("\t") != 1}):
-                return lone
-            firsts, seconds = _split(some, pair, pairs)
-            return check_classify_texts(loaded.parts, firsts, pair=seconds, **reading)
+            lone = {i: _LONE for i, text in enumerate(some) if pairs and text.count("\t") != 1}
+            firsts, seconds = _split(
+                ["\t" if i in lone else text for i, text in enumerate(some)], pair, pairs
+            )
+            return {**check_classify_texts(loaded.parts, firsts, pair=seconds, **reading), **lone}
 
         return Job(
             "classifications",

@@ -115,7 +115,9 @@ def command(
         job = Job(
             "generations",
             run=lambda some: loaded.generate(some, rows=[0] * len(some), **settings, **drafting),
-            check=lambda some: check_prompts(loaded.parts, some),
+            check=lambda some: check_prompts(
+                loaded.parts, some, one_of=one_of, num_return=n_best, max_tokens=max_tokens
+            ),
             show=lambda out, text, result: None,
             settings={**settings, "draft": draft},
         )

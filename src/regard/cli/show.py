@@ -67,7 +67,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if hasattr(value, "__dataclass_fields__"):
-        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+        # What a dataclass leaves out of its own text (ids beside a text) is left out here too.
+        shown = [name for name, one in value.__dataclass_fields__.items() if one.repr]
+        return {name: plain(getattr(value, name)) for name in shown}
     if hasattr(value, "tolist"):  # numpy's and torch's arrays and scalars
         return plain(value.tolist())
     raise TypeError(f"{type(value).__name__} has no form in JSON")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import json as json_module
 import sys
@@ -189,19 +188,18 @@ def lines_of_stdin(encoding: str) -> Iterator[str]:
         DataError: there is none, or it isn't text of that encoding.
     """
     from regard.data.formats import text_encoding
+    from regard.tasks.bulk import Broken, lines_from
 
-    stream = io.TextIOWrapper(sys.stdin.buffer, encoding=text_encoding(encoding), newline="\n")
-    number = 0
+    encoding, number = text_encoding(encoding), 0
     try:
-        for number, line in enumerate(stream, 1):
-            text = line.removeprefix("\ufeff") if number == 1 else line
-            yield text.removesuffix("\n").removesuffix("\r")
+        for number, line in enumerate(lines_from(sys.stdin.buffer, encoding), 1):
+            if isinstance(line, Broken):
+                raise DataError(f"standard input, line {number}: {line.problem}")
+            yield line
     except UnicodeError:
         raise DataError(
             f"standard input is no {encoding} text after line {number}; name its --encoding."
         ) from None
-    finally:
-        stream.detach()  # standard input stays open
     if not number:
         raise DataError("there is no text; give some, or pipe lines to standard input.")
 

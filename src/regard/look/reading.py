@@ -18,12 +18,14 @@ from torch import Tensor
 from regard.errors import ConfigError, suggest
 from regard.look.capture import Captured
 from regard.look.sides import Side, Token, Word
+from regard.look.tiles import Pyramid
 
 __all__ = ["Hide", "Look", "Row", "Side", "Token", "Weights", "Word"]
 
 Hide = Literal["special", "first"]
 """What may be left out of a row: special tokens, or the first token, where attention goes that has nowhere to go."""
 
+_MAPS = 4  # that are kept; one of 131,072 tokens takes 180 MB
 _MOST = 50_000_000  # weights that one call gives
 
 
@@ -101,6 +103,7 @@ class Look:
     layers: Mapping[str, Captured]
     model: str = ""
     holder: object = field(default=None, repr=False)
+    _maps: dict[tuple[tuple[str, int], ...], Pyramid] = field(default_factory=dict, init=False, repr=False)
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(side.tokens):,} tokens of {side.name}" for side in self.sides.values())
@@ -223,6 +226,28 @@ class Look:
             "recomputed in single precision with the rows' normalisers", None, head, words, hide, renormalise
         )
         return Weights(values.float(), looking, shown, found.name, head, how, found.error)
+
+    def tiles(self, layer: int | str | Collection[str], head: int | None = None) -> Pyramid:
+        """Map a head's whole matrix, at any zoom; see `Pyramid`. The same map is given again, with what it has built.
+
+        Args:
+            layer: its name or number, or several names: the mean of their heads is mapped.
+            head: its number; None, where the layer's name has none, for the mean over heads.
+
+        Raises:
+            ConfigError: there is no such layer or head.
+        """
+        names = [layer] if isinstance(layer, (int, str)) else list(layer)
+        chosen: list[tuple[Captured, int]] = []
+        for name in names:
+            found, only = self.where(name, head)
+            chosen += [(found, h) for h in (range(found.heads) if only is None else (only,))]
+        key = tuple((found.name, h) for found, h in chosen)
+        if key not in self._maps:
+            while len(self._maps) >= _MAPS:
+                del self._maps[next(iter(self._maps))]
+            self._maps[key] = Pyramid(chosen)
+        return self._maps[key]
 
     def to(self, word: int | str, *, side: str | None = None, top: int = 10) -> list[Link]:
         """List who attends most to a word: layers, heads and words, by the weight it gets; not the word to itself.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import codecs
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -16,9 +16,21 @@ from regard.checkpoints.files import read_json, write_json_atomic
 from regard.data.formats import text_encoding
 from regard.errors import ConfigError, DataError
 
-_BLOCK = 1 << 20
 Work = Callable[[Sequence[str]], Sequence[str]]
 Check = Callable[[Sequence[str]], Mapping[int, str]]
+
+
+class Broken(str):
+    """Stand for a line that is no text: empty, with what is wrong with it."""
+
+    __slots__ = ("problem",)
+    problem: str
+
+    def __new__(cls, problem: str) -> Broken:
+        """Make one."""
+        line = super().__new__(cls, "")
+        line.problem = problem
+        return line
 
 
 @dataclass(frozen=True)
@@ -58,7 +70,8 @@ def run_bulk(
         settings: whatever the output depends on; a job goes on only under the same.
         chunk: lines in one go.
         encoding: of the source.
-        skip_bad_rows: write an empty line for a text that can't be done, where else it is an error.
+        skip_bad_rows: write an empty line for a text that can't be done, or for a line that is no text, where else it
+            is an error.
         progress: told (lines done, lines in all).
 
     Raises:
@@ -67,10 +80,14 @@ def run_bulk(
     """
     if target.exists():
         raise ConfigError(f"{target} exists already; name another --output or remove it.")
-    digest, total = _measure(source, encoding)
-    if not skip_bad_rows:
-        for start, texts in _chunks(source, encoding, chunk):
-            _refuse(check(texts), source, start)
+    _look_at(source)
+    digest, total = file_digest(source), 0
+    for start, texts in _chunks(source, encoding, chunk):
+        if not skip_bad_rows:
+            _refuse(problems(texts, check), source, start)
+        total = start + len(texts)
+    if not total:
+        raise DataError(f"{source} is empty.")
     mark = {"source": digest, "encoding": encoding, "lines": total, "chunk": chunk, **settings}
     part, note = target.with_name(target.name + ".part"), target.with_name(target.name + ".part.json")
     try:
@@ -79,7 +96,7 @@ def run_bulk(
             resumed, bad = _resume(file, part, note, mark)
             progress(resumed, total)
             for start, texts in _chunks(source, encoding, chunk, skip=resumed):
-                wrong = check(texts)
+                wrong = problems(texts, check)
                 results = iter(work([text for i, text in enumerate(texts) if i not in wrong]))
                 lines = ["" if i in wrong else _flat(next(results)) for i in range(len(texts))]
                 bad += [start + i + 1 for i in sorted(wrong)]
@@ -141,53 +158,70 @@ def _lock(file: IO[bytes], part: Path) -> None:
         return
 
 
-def _measure(path: Path, encoding: str) -> tuple[str, int]:
-    """Pass over a file once: its SHA-256 and its lines; what is no text is found here, before any work."""
-    text_encoding(encoding)
-    reader = codecs.getincrementaldecoder(encoding)()
-    digest, newlines, place, last = hashlib.sha256(), 0, 0, ""
-    try:
-        if path.exists() and not path.is_file():
-            raise DataError(f"{path} is no ordinary file; --input takes one text file.")
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-                text = _decoded(reader, block, place, path, encoding, newlines)
-                place, newlines, last = place + len(block), newlines + text.count("\n"), text[-1:] or last
-        _decoded(reader, b"", place, path, encoding, newlines, final=True)
-    except FileNotFoundError:
-        raise DataError(f"there is no file {path}.") from None
-    except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror or error}.") from None
-    if not place:
-        raise DataError(f"{path} is empty.")
-    return digest.hexdigest(), newlines + (last != "\n")
+def _look_at(path: Path) -> None:
+    if not path.exists():
+        raise DataError(f"there is no file {path}.")
+    if not path.is_file():
+        raise DataError(f"{path} is no ordinary file; --input takes one text file.")
 
 
-def _decoded(
-    reader: codecs.IncrementalDecoder, block: bytes, place: int, path: Path, encoding: str, line: int, *,
-    final: bool = False,
-) -> str:  # fmt: skip
-    try:
-        text = reader.decode(block, final)
-    except UnicodeDecodeError as error:
-        byte = place + error.start - (len(error.object) - len(block))
-        raise DataError(
-            f"{path}: byte {byte} is no {encoding} text; is the file binary? If it is text, name its --encoding."
-        ) from None
-    except UnicodeError as error:
-        raise DataError(f"{path} is no {encoding} text ({error}); name its --encoding.") from None
-    if "\0" in text:
-        number = line + text[: text.index("\0")].count("\n") + 1
-        raise DataError(f"{path}:{number}: a NUL character; this is no text, or of another --encoding.")
-    return text
+def problems(texts: Sequence[str], check: Check) -> dict[int, str]:
+    """Find the texts that can't be done, lines that are no text among them, and what is wrong with each."""
+    broken = {i: text.problem for i, text in enumerate(texts) if isinstance(text, Broken)}
+    return {**check(texts), **broken}
 
 
 def read_lines(path: Path, encoding: str) -> Iterator[str]:
-    """Give the lines of a text file, which `run_bulk` has measured, without their ends and without a BOM."""
-    with path.open(encoding=encoding, newline="\n") as file:
-        for number, line in enumerate(file):
-            yield (line.removeprefix("\ufeff") if number == 0 else line).removesuffix("\n").removesuffix("\r")
+    """Give the lines of a text file; see `lines_from`.
+
+    Raises:
+        DataError: it can't be read, or isn't of an encoding with wide characters, such as UTF-16.
+        ConfigError: there is no such encoding.
+    """
+    encoding = text_encoding(encoding)
+    try:
+        with path.open("rb") as file:
+            yield from lines_from(file, encoding)
+    except UnicodeError as error:
+        raise DataError(f"{path} is no {encoding} text ({error}); name its --encoding.") from None
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror or error}.") from None
+
+
+def lines_from(file: IO[bytes], encoding: str) -> Iterator[str]:
+    r"""Give lines without their ends and without a BOM; one that is no text is `Broken`.
+
+    Only \n and \r\n end a line. Where a line feed is more than that one byte (UTF-16), what is no text can't be told
+    from what is, and so is a UnicodeError.
+    """
+    if "\na".encode(encoding) != b"\na" and encoding != "utf-8-sig":
+        reader = io.TextIOWrapper(file, encoding, newline="\n")
+        try:
+            for number, line in enumerate(reader):
+                yield _NUL if "\0" in line else _without_end(line, first=number == 0)
+        finally:
+            reader.detach()
+        return
+    plain, place = "utf-8" if encoding == "utf-8-sig" else encoding, 0
+    for number, raw in enumerate(file):
+        if b"\0" in raw:
+            yield _NUL
+        else:
+            try:
+                yield _without_end(raw.decode(plain), first=number == 0)
+            except UnicodeDecodeError as error:
+                yield Broken(
+                    f"byte {place + error.start} is no {encoding} text; is the file binary? If it is text, name its "
+                    "--encoding."
+                )
+        place += len(raw)
+
+
+_NUL = Broken("a NUL character; this is no text, or of another --encoding.")
+
+
+def _without_end(line: str, *, first: bool) -> str:
+    return (line.removeprefix("\ufeff") if first else line).removesuffix("\n").removesuffix("\r")
 
 
 def _chunks(path: Path, encoding: str, size: int, *, skip: int = 0) -> Iterator[tuple[int, list[str]]]:

@@ -142,11 +142,11 @@ def _fitting(
         later = (i for i in range(dropped + 1, len(turns)) if turns[i].get("role") == "user")
         following = next(later, None)
         if following is None:
-            what = "the last message" + (" and the system message" if kept else "")
+            what = "the last message and the system message take" if kept else "the last message takes"
             if len(ids) <= context:
                 return ids, dropped
             raise DataError(
-                f"{what} take {len(ids)} tokens; this model's context is {context}, the reply included. Shorten it."
+                f"{what} {len(ids)} tokens; this model's context is {context}, the reply included. Shorten it."
             )
         dropped = following
 

@@ -12,12 +12,11 @@ import numpy as np
 import torch
 
 from regard.config import Pooling
-from regard.data.formats import text_encoding
 from regard.errors import ConfigError, DataError, suggest
 from regard.generate.config import check_count
 from regard.models.transformer import pool
 from regard.tasks.base import Parts
-from regard.tasks.bulk import read_lines
+from regard.tasks.bulk import Broken, problems, read_lines
 from regard.tasks.framing import as_trained, refuse, states
 from regard.tasks.inputs import Input, batches, check_lengths, make_inputs
 from regard.tasks.translate import chunks
@@ -219,8 +218,9 @@ def write_vectors(
     if target.exists():
         raise ConfigError(f"{target} exists already; name another --output or remove it.")
     total, bad = 0, []
-    for part in chunks(lines_of(source, encoding), _BLOCK):
-        for i, problem in sorted(check_embed(parts, part, windows=windows).items()):
+    for part in chunks(read_lines(source, encoding), _BLOCK):
+        wrong_here = problems(part, lambda some: check_embed(parts, some, windows=windows))
+        for i, problem in sorted(wrong_here.items()):
             if not skip_bad_rows:
                 raise DataError(
                     f"{source}:{total + i + 1}: {problem} Or leave such rows NaN with --skip-bad-rows."
@@ -234,7 +234,7 @@ def write_vectors(
         with partial.open("wb") as file:
             header = {"descr": "<f4", "fortran_order": False, "shape": (total, width)}
             np.lib.format.write_array_header_1_0(file, header)
-            for block in chunks(enumerate(lines_of(source, encoding), 1), _BLOCK):
+            for block in chunks(enumerate(read_lines(source, encoding), 1), _BLOCK):
                 good = [text for number, text in block if number not in wrong]
                 own = embed(parts, good, pooling=pooling, normalise=normalise, windows=windows)
                 rows = np.full((len(block), width), np.nan, "<f4")
@@ -256,17 +256,13 @@ def lines_of(path: Path, encoding: str = "utf-8") -> Iterable[str]:
     """Give the lines of a text file, without their ends.
 
     Raises:
-        DataError: it isn't there, or isn't text of that encoding.
+        DataError: it isn't there, or a line isn't text of that encoding.
         ConfigError: there is no such encoding.
     """
-    number = 0
-    try:
-        for number, line in enumerate(read_lines(path, text_encoding(encoding)), 1):  # noqa: B007
-            yield line
-    except UnicodeError:
-        raise DataError(f"{path} is no {encoding} text after line {number}; name its --encoding.") from None
-    except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror or error}.") from None
+    for number, line in enumerate(read_lines(path, encoding), 1):
+        if isinstance(line, Broken):
+            raise DataError(f"{path}:{number}: {line.problem}")
+        yield line
 
 
 def _settings(parts: Parts, pooling: Pooling | None, normalise: bool | None) -> tuple[Pooling, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -55,6 +55,7 @@ class Generation:
         finished: True where the end token or a stop string ended it, False where the limit did.
         windows: 1, or more where the text outgrew the context and went on from its last half.
         candidates: the n best texts where several were asked for, the first among them; else none.
+        ids: the tokens that were written, without an end token; a stop string's may be among them.
     """
 
     text: str
@@ -65,6 +66,7 @@ class Generation:
     finished: bool
     windows: int = 1
     candidates: tuple[Candidate, ...] = ()
+    ids: tuple[int, ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
         return self.prompt + self.text
@@ -223,16 +225,14 @@ def generate(
         limits[first] = Trie(
             (tokenizer.encode_part(text, first=first) for text in one_of or ()), ends=ends(parts)
         )
-    one_window = one_of is not None or settings.num_return > 1
+    new = _in_one_window(tokenizer, one_of, settings.num_return, settings.max_tokens)
     if one_of is not None:
-        most = (
-            max(len(tokenizer.encode_part(t, first=f)) for t in one_of for f in limits) + 1 if limits else 1
-        )
-        settings = replace(settings, max_tokens=most)
+        settings = replace(settings, max_tokens=new)
     waiting: list[Row] = []
     for number, (prompt, ids) in enumerate(zip(prompts, tokenizer.encode_batch(list(prompts)), strict=True)):
         ids = opened(parts, ids)
-        _check_room(number, len(ids), config.context, settings.max_tokens if one_window else 1)
+        if problem := _problem(len(ids), config.context, new):
+            raise DataError(f"prompt {number + 1} {problem}")
         tell = (lambda text, n=number: on_text(n, text)) if on_text and settings.num_beams == 1 else None
         row = Row(numbers[number], prompt, ids, settings.max_tokens, Writer(tokenizer, stop, tell, ids))
         waiting.append(row)
@@ -289,24 +289,36 @@ def check_stops(stop: Sequence[str]) -> None:
         )
 
 
-def check_prompts(parts: Parts, prompts: Sequence[str]) -> dict[int, str]:
-    """Find the prompts that `generate` would refuse: the number of each, from 0, and what is wrong with it."""
+def check_prompts(
+    parts: Parts, prompts: Sequence[str], *, one_of: Sequence[str] | None = None, num_return: int = 1,
+    max_tokens: int = 200,
+) -> dict[int, str]:  # fmt: skip
+    """Find the prompts that `generate` would refuse with these settings: their numbers from 0, and what is wrong."""
+    new = _in_one_window(parts.tokenizer, one_of, num_return, max_tokens)
     lengths = [len(opened(parts, ids)) for ids in parts.tokenizer.encode_batch(list(prompts))]
-    most = parts.config.context
-    said = f"tokens; this model's context is {most}. Shorten it."
-    return {i: f"has {length} {said}" for i, length in enumerate(lengths) if length > most}
+    problems = {i: _problem(length, parts.config.context, new) for i, length in enumerate(lengths)}
+    return {i: problem for i, problem in problems.items() if problem}
 
 
-def _check_room(number: int, length: int, context: int, new: int) -> None:
+def _in_one_window(
+    tokenizer: Tokenizer, one_of: Sequence[str] | None, num_return: int, max_tokens: int
+) -> int:
+    """Count the new tokens for which a prompt must leave room, as they can't go on in another window."""
+    if one_of is None:
+        return max_tokens if num_return > 1 else 1
+    pieces = (tokenizer.encode_part(text, first=first) for text in one_of for first in (True, False))
+    return max((len(ids) for ids in pieces), default=0) + 1
+
+
+def _problem(length: int, context: int, new: int) -> str:
     if length > context:
-        raise DataError(
-            f"prompt {number + 1} has {length} tokens; this model's context is {context}. Shorten it."
-        )
+        return f"has {length} tokens; this model's context is {context}. Shorten it."
     if length + new - 1 > context:
-        raise DataError(
-            f"prompt {number + 1} has {length} tokens, which leaves no room for {new} more in this model's context of "
-            f"{context}; shorten it, or lower max_tokens."
+        return (
+            f"has {length} tokens, which leaves no room for {new} more in this model's context of {context}; shorten "
+            "it, or lower max_tokens."
         )
+    return ""
 
 
 def _changes(
@@ -364,4 +376,5 @@ def _generation(row: Row, candidates: tuple[Candidate, ...]) -> Generation:
         finished,
         row.windows,
         candidates,
+        tuple(row.written),
     )

@@ -120,8 +120,9 @@ def read(
     ids, spans = parts.tokenizer.offsets(text)
     if parts.config.kind == "decoder":
         if max_tokens is not None:
-            text += generate(parts, [text], temperature=0.0, max_tokens=max_tokens)[0].text
-            ids, spans = parts.tokenizer.offsets(text)
+            (done,) = generate(parts, [text], temperature=0.0, max_tokens=max_tokens)
+            more, places = _written(parts.tokenizer, done.ids, len(text))
+            text, ids, spans = text + more, [*ids, *done.ids], [*spans, *places]
         before = opening(parts)
         side = _side(parts.tokenizer, "text", text, [*before, *ids], len(before), spans)
         _refuse_long(side, parts)
@@ -150,9 +151,9 @@ def _read_both(
     shifted = config.head != "lm"  # a class or an answer: the decoder reads the source, one token later
     if shifted and target is not None:
         raise ConfigError(f"this model learned to {config.head}: it takes no target.")
+    done = None
     if target is None and not shifted:
-        done = translate(parts, [text], source_language=source_language, target_language=target_language)
-        target = done[0].text
+        (done,) = translate(parts, [text], source_language=source_language, target_language=target_language)
     parts, prefix = as_published(parts, source_language, target_language)
     text = prefix + text
     ids, spans = tokenizer.offsets(text)
@@ -167,15 +168,35 @@ def _read_both(
             {i + 1: (t.start, t.end) for i, t in enumerate(source.tokens[:-1]) if not t.special},
         )  # fmt: skip
     else:
-        assert target is not None
         writer = target_tokenizer or tokenizer
-        ids, spans = writer.offsets(target)
+        if done is not None:
+            writer, ids = tokenizer, list(done.ids)
+            target, spans = _written(tokenizer, ids, 0)
+        else:
+            assert target is not None
+            ids, spans = writer.offsets(target)
         begin = [need(config.start, "start_id")]
         if parts.published is not None and parts.published.first is not None:
             begin.append(parts.published.first)
         written = _side(writer, "target", target, [*begin, *ids], len(begin), spans)
     _refuse_long(written, parts)
     return Reading({"source": source, "target": written}, (_row(parts, source), _row(parts, written)))
+
+
+def _written(tokenizer: Tokenizer, ids: Sequence[int], start: int) -> tuple[str, list[tuple[int, int]]]:
+    """Give the text that ids make, as they were written, and the characters of each, from `start` on.
+
+    Of ids that share a character the last one has it; the others have an empty place before it.
+    """
+    stream, text, spans = tokenizer.stream(), "", []
+    for index in ids:
+        part = stream.add(index)
+        spans.append((start + len(text), start + len(text) + len(part)))
+        text += part
+    rest = stream.finish()
+    if spans and rest:
+        spans[-1] = (spans[-1][0], spans[-1][1] + len(rest))
+    return text + rest, spans
 
 
 def _side(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -59,6 +59,7 @@ class Translation:
         source_tokens: how many tokens the source took, its end token included; nothing was cut.
         tokens: how many tokens were written.
         finished: False where the limit of tokens ended it.
+        ids: the tokens that were written, without an end token.
     """
 
     text: str
@@ -67,6 +68,7 @@ class Translation:
     source_tokens: int
     tokens: int
     finished: bool
+    ids: tuple[int, ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
         return self.text
@@ -366,7 +368,9 @@ def _translation(hypotheses: list[Hypothesis], source_tokens: int, tokenizer: To
     best = hypotheses[0]
     candidates = tuple(Candidate(tokenizer.decode(h.ids), h.normalised) for h in hypotheses)
     tokens = len(best.ids) + int(best.finished)
-    return Translation(candidates[0].text, best.normalised, candidates, source_tokens, tokens, best.finished)
+    return Translation(
+        candidates[0].text, best.normalised, candidates, source_tokens, tokens, best.finished, tuple(best.ids)
+    )
 
 
 def by_length(sequences: Sequence[Sequence[int]], numbers: Sequence[int], budget: int) -> Iterator[list[int]]:

@@ -67,6 +67,7 @@ class Row:
         )
         self.prompt_tokens, self.tokens, self.windows = len(ids), 0, 1
         self.score, self.finished = 0.0, False
+        self.written: list[int] = []
 
     def room(self, context: int) -> int:
         """Count the tokens that this window may get; the last one is never fed and takes no place."""
@@ -84,6 +85,7 @@ class Row:
         self.left -= len(found.ids) + ended
         self.score += found.score
         self.window += found.ids
+        self.written += found.ids
         self.finished = ended or self.writer.stopped
 
     def close(self) -> bool:
