@@ -38,7 +38,7 @@ class Weights:
         rows, columns: what looks and what is looked at.
         layer, head: where; a head of None is the mean over a layer's heads.
         how: how the numbers came about, in words, what was hidden or renormalised included.
-        error: of the layer, see `Captured.error`.
+        error: of the head or the layer, see `Captured.error_of`.
     """
 
     values: Float[Tensor, "R C"]
@@ -182,7 +182,7 @@ class Look:
         how = _how(
             "recomputed in double precision, each row by its own sum", word, head, words, hide, renormalise
         )
-        return Row(word, columns, values[0].float(), found.name, head, how, found.error)
+        return Row(word, columns, values[0].float(), found.name, head, how, _error(found, head))
 
     def weights(
         self,
@@ -225,7 +225,7 @@ class Look:
         how = _how(
             "recomputed in single precision with the rows' normalisers", None, head, words, hide, renormalise
         )
-        return Weights(values.float(), looking, shown, found.name, head, how, found.error)
+        return Weights(values.float(), looking, shown, found.name, head, how, _error(found, head))
 
     def tiles(self, layer: int | str | Collection[str], head: int | None = None) -> Pyramid:
         """Map a head's whole matrix, at any zoom; see `Pyramid`. The same map is given again, with what it has built.
@@ -285,6 +285,10 @@ class Look:
     def error(self) -> float:
         """Give the largest error of all layers, see `Captured.error`."""
         return max(layer.error for layer in self.layers.values())
+
+
+def _error(layer: Captured, head: int | None) -> float:
+    return layer.error if head is None else layer.error_of(head)
 
 
 def _places(given: slice | Sequence[int] | None, size: int) -> range | list[int]:

@@ -26,7 +26,7 @@ __all__ = ["Grid", "Pyramid", "corpus_map"]
 Kind = Literal["mean", "max"]
 
 _SIDE = 4096  # cells a side, at most, of the finest level that is kept
-_ROWS, _COLUMNS = 512, 4096  # tokens of a block: 8 MiB of weights, which a core's cache nearly holds
+_ROWS, _COLUMNS = 256, 2048  # tokens of a block: 2 MiB of weights, which a core holds in its cache
 _WINDOW = 2**26  # weights that a window may compute before it samples
 
 
