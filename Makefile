@@ -2,7 +2,8 @@
 # make test     the test suite, without the slow tests
 # make check    everything a change must pass: lint, format, types, import contracts, tests
 # make bench    the comparisons with other libraries (minutes to an hour)
-# make venv     the environment in .venv; the others make it when they need it
+# make venv     the environment in .venv, with the front end built; the others make it when they need it
+# make web      build the front end again after a change in web/
 # make format   put the code into the common format
 #
 # PYTHON=python3.12 chooses the interpreter of a new environment, WORKERS=4 the number of test processes.
@@ -11,10 +12,13 @@ PYTHON ?= python3
 WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+INSTALLED := $(VENV)/.installed
+ASSET := src/regard/look/draw/assets/look.js
+WEB := $(shell find web -name node_modules -prune -o -type f -print)
+STAMP := $(INSTALLED) $(ASSET)
 BENCHMARKS := $(sort $(filter-out benchmarks/common.py,$(wildcard benchmarks/*.py)))
 
-.PHONY: demo test slow check lint types imports bench venv format clean
+.PHONY: demo test slow check lint types imports bench venv web format clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -24,12 +28,17 @@ help:
 
 venv: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt hatch_build.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "$(PYTHON) is too old: Python 3.11 or newer is needed; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
+
+web: $(ASSET)
+
+$(ASSET): $(WEB) | $(INSTALLED)
+	$(BIN)/python hatch_build.py
 
 demo: $(STAMP)
 	$(BIN)/regard demo
@@ -49,6 +58,8 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+	@if test -d web/node_modules && command -v npm > /dev/null; then npm --prefix web run --silent check; \
+	  else echo "no Node here: the types of web/ are not checked"; fi
 
 imports: $(STAMP)
 	$(BIN)/lint-imports
@@ -61,4 +72,4 @@ format: $(STAMP)
 	$(BIN)/ruff format
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist web/node_modules $(dir $(ASSET))
