@@ -2,18 +2,21 @@
 
 A sentence of the world knows where its pronoun, its adjective and its nouns are; here these become places of
 tokens, in the source as the encoder reads it and in the target as the decoder does. The head is chosen on sentences
-of the validation part and measured on those of the test part.
+of the validation part and measured on those of the test part. `study` asks more: which heads align the two languages
+word by word, and what the pronouns are worth with the best head switched off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from regard.config import ModelConfig
 from regard.data.tokenizers import Tokenizer
-from regard.data.world import Example, Link
+from regard.data.world import Example, Link, chance, majority, pronoun_correct
+from regard.look.alignment import Alignment, Bitext, find_aligners
 from regard.look.links import (
     Reading,
     Sentence,
@@ -26,9 +29,19 @@ from regard.look.links import (
     survey,
     weights_of_words,
 )
+from regard.look.switching import Change, switch_off
 from regard.tasks.base import Parts
+from regard.tasks.folders import read_run
+from regard.tasks.score import score
+from regard.tasks.translate import translate
 
-__all__ = ["FROM_IT", "Head", "Picture", "find_heads", "picture", "question", "telling"]
+__all__ = [
+    "FROM_IT", "Head", "Picture", "Study", "SwitchedOff", "find_heads", "picture", "question", "study",
+    "telling", "world_seed",
+]  # fmt: skip
+
+Told = Callable[[str, float | None], None]
+"""Is told what is going on, and how much of it is done where that is known."""
 
 FROM_IT = "from `it`"
 FROM_ADJECTIVE = "from the adjective"
@@ -121,6 +134,46 @@ class Head:
 
 
 @dataclass(frozen=True)
+class SwitchedOff:
+    """Hold what the pronoun is worth without a head.
+
+    Attributes:
+        layer, head: which one.
+        written: how often the pronoun is right in the translation that is written.
+        choice: how often the right form is likelier than that of the other gender, all words before it given.
+    """
+
+    layer: str
+    head: int
+    written: Change
+    choice: Change
+
+
+@dataclass(frozen=True)
+class Study:
+    """Hold what was found of the heads of a demo's model.
+
+    Attributes:
+        referent: heads by how well they carry the referent, each in its best row; in the order of the sentences for
+            choosing, and measured on others.
+        aligners: heads by how well they align words, likewise.
+        guessing, diagonal: the alignment by a random word, and by the word equally far in its sentence.
+        off: the first of `referent`, switched off.
+        chance, majority: the pronoun's accuracy by guessing, and by always taking the commonest form.
+        chosen_on: how many sentences heads were chosen on.
+    """
+
+    referent: tuple[Head, ...]
+    aligners: tuple[Alignment, ...]
+    guessing: Alignment
+    diagonal: Alignment
+    off: SwitchedOff
+    chance: float
+    majority: float
+    chosen_on: int
+
+
+@dataclass(frozen=True)
 class Picture:
     """Hold what a head does in one sentence, word by word.
 
@@ -146,19 +199,117 @@ def find_heads(parts: Parts, valid: Sequence[Example], test: Sequence[Example]) 
 
     Both are chosen on `valid` and measured on `test`; every example must have a link.
     """
+    found = _Search(parts, valid, test)
+    from_it = found.best(one for one in found.chosen_on if one.spot.reading == FROM_IT)
+    return found.best(found.chosen_on), from_it
+
+
+def study(
+    parts: Parts,
+    valid: Sequence[Example],
+    test: Sequence[Example],
+    train: Iterable[Example],
+    *,
+    top: int = 5,
+    report: Told = lambda what, share: None,
+) -> Study:
+    """Find the heads that carry the referent and those that align, and switch the best of the former off.
+
+    Args:
+        parts: the demo's model.
+        valid: sentences on which heads are chosen, as `telling` gives them.
+        test: others, on which they are measured.
+        train: sentences that tell the commonest form.
+        top: how many heads of each sort to give.
+        report: told what is going on.
+    """
+    report("searching the heads for the referent", None)
+    search = _Search(parts, valid, test)
+    ranked = sorted(search.chosen_on, key=_order, reverse=True)
+    of_head = {(one.spot.layer, one.spot.head): one for one in reversed(ranked)}  # the best row of each
+    carriers = sorted(of_head.values(), key=_order, reverse=True)[:top]
+    report("aligning words", None)
     network: Any = parts.module
-    asked = [question(example, parts.tokenizer, parts.config) for example in test]
-    pad = parts.config.pad_id or 0
-    chosen_on = survey(network, [question(e, parts.tokenizer, parts.config) for e in valid], pad=pad)
-    measured = {found.spot: found for found in survey(network, asked, pad=pad)}
+    halves = [[_bitext(example, parts) for example in half] for half in (valid, test)]
+    aligners, every = find_aligners(network, *halves, pad=parts.config.pad_id or 0, top=top)
 
-    def best(candidates: Iterable[Survey]) -> Head:
-        spot = max(candidates, key=lambda found: (found.accuracy, found.share, found.spot)).spot
-        able = [e for e, s in zip(test, asked, strict=True) if any(_is_of(r, spot) for r in s.readings)]
-        return _head(measured[spot], able, list(measured.values()))
+    def answers() -> dict[str, list[bool]]:
+        """Ask for translations, and for the likelier of the two forms."""
+        texts = translate(parts, [example.source for example in test], beams=1)
+        written = [bool(pronoun_correct(e, one.text)) for e, one in zip(test, texts, strict=True)]
+        return {"written": written, "choice": _choose(parts, test)}
 
-    from_it = best(found for found in chosen_on if found.spot.reading == FROM_IT)
-    return best(chosen_on), from_it
+    best = carriers[0].spot
+    what = "switching heads off and translating"
+    changes = switch_off(
+        parts, best.layer, best.head, answers, progress=lambda done, total: report(what, done / total)
+    )
+    return Study(
+        tuple(search.best([one]) for one in carriers), aligners, every.guessing, every.diagonal,
+        SwitchedOff(best.layer, best.head, **changes), chance(test), majority(train, test), len(valid),
+    )  # fmt: skip
+
+
+def world_seed(run: Path) -> int | None:
+    """Give the seed of the world that a run of the demo learned; None for whatever else is there."""
+    if not (run / "regard.json").is_file():
+        return None
+    record = read_run(run)
+    names = [(Path(path).parent.name, Path(path).name) for path in record["data"]]
+    folder = names[0][0] if names else ""
+    demo = folder.endswith("-world") and names == [(folder, "train.en"), (folder, "train.fr")]
+    return record["training"]["seed"] if demo and record["task"] == "translate" else None
+
+
+class _Search:
+    """Hold what every head does in every row, on sentences for choosing and on others for measuring."""
+
+    def __init__(self, parts: Parts, valid: Sequence[Example], test: Sequence[Example]) -> None:
+        network: Any = parts.module
+        pad = parts.config.pad_id or 0
+        asked = [[question(e, parts.tokenizer, parts.config) for e in half] for half in (valid, test)]
+        self.chosen_on, self.measured_on = (survey(network, half, pad=pad) for half in asked)
+        self._sentences = list(zip(test, asked[1], strict=True))
+
+    def best(self, candidates: Iterable[Survey]) -> Head:
+        """Choose by the one half, and give what the other measures."""
+        spot = max(candidates, key=_order).spot
+        able = [e for e, s in self._sentences if any(_is_of(r, spot) for r in s.readings)]
+        return _head(next(one for one in self.measured_on if one.spot == spot), able, self.measured_on)
+
+
+def _order(found: Survey) -> tuple[float, float, Spot]:
+    return found.accuracy, found.share, found.spot
+
+
+def _bitext(example: Example, parts: Parts) -> Bitext:
+    sentence = question(example, parts.tokenizer, parts.config)
+    source, target = (_words(example, parts.tokenizer, side) for side in ("source", "target"))
+    return Bitext(sentence.source, sentence.target, source, target, example.alignment)
+
+
+def _choose(parts: Parts, examples: Sequence[Example]) -> list[bool]:
+    """Tell for each example whether its pronoun is likelier than the form of the other gender in its place."""
+    told: list[list[float]] = []
+    for which in (0, 1):
+        texts, spans = [], []
+        for example in examples:
+            (link,) = example.links
+            start, end = example.target_spans[link.target]
+            form = example.target[start:end]
+            if which:
+                other = next(form for form in link.forms if form != link.form)
+                form = other.capitalize() if form[0].isupper() else other
+            texts.append(example.target[:start] + form + example.target[end:])
+            spans.append((start, start + len(form)))
+        found = score(parts, texts, source=[example.source for example in examples])
+        told.append(
+            [
+                sum(t.logprob or 0.0 for t in one.token_scores if t.start < end and t.end > start)
+                for one, (start, end) in zip(found, spans, strict=True)
+            ]
+        )
+    return [right > wrong for right, wrong in zip(*told, strict=True)]
 
 
 def picture(parts: Parts, example: Example, spot: Spot) -> Picture:

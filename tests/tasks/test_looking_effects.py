@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from regard.look.places import head_names, record_places
 from regard.tasks.base import Parts
 from regard.tasks.generate import generate
 from regard.tasks.looking import Reading, read
-from regard.tasks.looking_effects import Effect, effect, head_effects, paired_interval
+from regard.tasks.looking_effects import effect, head_effects
 from regard.tasks.score import score
 
 TEXTS = ("the animal", "a dog runs, it was", "too tired")
@@ -174,17 +173,6 @@ def test_positions_of_a_text_that_grows_are_refused() -> None:
     with torch.no_grad(), record_places(both, "encoder.1") as kept:
         read(both, TEXTS[1][::-1], "it").run(both.module)
     effect(both, [text], [patch("encoder.1", kept)], max_tokens=4)
-
-
-def test_the_interval_is_students() -> None:
-    # Quantiles of Student's t at 0.975 from the table: 12.706, 4.303, 3.182, 2.776, 2.228, 1.984
-    for n, t in ((2, 12.706), (3, 4.303), (4, 3.182), (5, 2.776), (11, 2.228), (101, 1.984)):
-        values = torch.randn(n, dtype=torch.float64)
-        mean, low, high = paired_interval(values)
-        assert mean == pytest.approx(float(values.mean()))
-        assert (high - low) / 2 == pytest.approx(t * float(values.std()) / math.sqrt(n), rel=2e-4)
-    assert paired_interval(torch.tensor([2.0])) == (2.0, -math.inf, math.inf)
-    assert Effect("encoder.3", 5, 1.0, 2.0, 1.0, 0.5, 1.5, 3).name == "encoder.3.5"
 
 
 def test_what_cannot_be_scored_is_refused() -> None:

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from regard.data.tokenizers import Tokenizer
 from regard.errors import ConfigError
+from regard.look.corpus import interval_of_mean
 from regard.look.intervene import Change, How, intervening, off
 from regard.look.places import find_place, head_names, mean_values
 from regard.tasks.base import Parts
@@ -29,7 +29,7 @@ from regard.tasks.looking import Reading
 from regard.tasks.looking_answers import Answers, Names, Row
 from regard.tasks.translate import as_published, translate
 
-__all__ = ["Effect", "Outcome", "TokenChange", "effect", "head_effects", "paired_interval"]
+__all__ = ["Effect", "Outcome", "TokenChange", "effect", "head_effects"]
 
 
 @dataclass(frozen=True)
@@ -240,45 +240,14 @@ def head_effects(
     return sorted(found, key=lambda one: -one.change)
 
 
-def paired_interval(differences: Float[Tensor, " N"]) -> tuple[float, float, float]:
-    """Give the mean of paired differences and its interval, 95 %, by Student's t; one alone has no bounds."""
-    n, mean = len(differences), float(differences.mean())
-    if n < 2:
-        return mean, -math.inf, math.inf
-    half = _student(n - 1) * float(differences.double().std()) / math.sqrt(n)
-    return mean, mean - half, mean + half
-
-
-def _student(freedom: int) -> float:
-    """Find t within which 95 % of Student's distribution lie, by its finite series.
-
-    Source: Abramowitz and Stegun 1964, 26.7.3 and 26.7.4.
-    """
-    if freedom > 5000:
-        return 1.959964
-
-    def inside(t: float) -> float:
-        angle = math.atan(t / math.sqrt(freedom))
-        odd = freedom % 2
-        term = total = (math.cos(angle) if freedom > 1 else 0.0) if odd else 1.0
-        for k in range(2 + odd, freedom - 1, 2):
-            term *= (k - 1) / k * math.cos(angle) ** 2
-            total += term
-        return (angle + math.sin(angle) * total) * 2 / math.pi if odd else math.sin(angle) * total
-
-    low, high = 0.0, 20.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if inside(middle) < 0.95 else (low, middle)
-    return low
-
-
 def _sum_up(before: Tensor, after: Tensor) -> tuple[float, float, float, float, float, int]:
     kept = before.isfinite() & after.isfinite()
     before, after = before[kept], after[kept]
     if not len(before):
         raise ConfigError("there is nothing to score in these texts; give longer ones, or labels.")
-    return float(before.mean()), float(after.mean()), *paired_interval(after - before), len(before)
+    change = (after - before).double()
+    _, low, high = interval_of_mean(change.tolist())
+    return float(before.mean()), float(after.mean()), float(change.mean()), low, high, len(before)
 
 
 def _compared(corpus: Answers, row: Row, states: tuple[Tensor, Tensor], names: Names) -> list[TokenChange]:
