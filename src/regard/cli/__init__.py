@@ -62,6 +62,8 @@ VERBS: dict[str, Verb] = {
     "answer": Verb("regard.cli.answer", "Find the answer to a question in a passage", "Run"),
     "embed": Verb("regard.cli.embed", "Make a vector of each text, or search a file by them", "Run"),
     "score": Verb("regard.cli.score", "Say how likely a text is: log-probability and perplexity", "Run"),
+    "look": Verb("regard.cli.look", "Show what a model attends to, in the terminal and as pictures", "Look"),
+    "heads": Verb("regard.cli.heads", "Say what each head does, and what the model is without it", "Look"),
     "evaluate": Verb("regard.cli.evaluate", "Measure a trained run on data", "Run"),
     "info": Verb("regard.cli.info", "Say what is in a run or a published model", "Run"),
     "convert": Verb("regard.cli.convert", "Write a model in another layout or precision, and compare", "Run"),

@@ -6,18 +6,19 @@ ground, and what gets next to nothing has no ground at all. Words are shown as t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.style import Style
 from rich.text import Text
 
-__all__ = ["Matrix", "Row", "safe"]
+__all__ = ["Alignment", "Blocks", "Heads", "Matrix", "Row", "safe"]
 
 _GREY, _ORANGE = (138, 138, 138), (255, 153, 20)
 _FAINT = 0.03  # less than this is no colour
 _SHADES, _ASCII_SHADES = " ░▒▓█", " .:*#"
+_LITTLE = 0.1  # less than this is none in a picture of blocks, which has no numbers
 _INDENT = 2
 _CELL = 4  # columns of a number in a matrix
 
@@ -130,6 +131,137 @@ class Matrix:
             yield line
 
 
+class Blocks:
+    """Draw a matrix as blocks of colour, two rows to a line, or as shades; a rich renderable.
+
+    Args:
+        parts: places on the scale, 0 to 1, a row for each row; a large one is drawn in cells, the largest part of each.
+        width: columns of the terminal at most; None: the console's.
+        height: lines at most.
+    """
+
+    def __init__(
+        self, parts: Sequence[Sequence[float]], *, width: int | None = None, height: int = 24
+    ) -> None:
+        self.parts, self.width, self.height = parts, width, height
+
+    def lines(self, console: Console, options: ConsoleOptions) -> list[Text]:
+        """Give its lines."""
+        room = max(1, min(self.width or options.max_width - _INDENT, options.max_width - _INDENT))
+        coloured = _has_colour(console) and not options.ascii_only
+        most = self.height * (2 if coloured else 1)
+        cells = _coarser(self.parts, most, room)
+        if not coloured:
+            return [
+                Text("".join(_shade(part if part >= _LITTLE else 0.0, options) for part in row))
+                for row in cells
+            ]
+        if len(cells) % 2:
+            cells.append([0.0] * len(cells[0]))
+        return [_half_blocks(upper, lower) for upper, lower in zip(cells[::2], cells[1::2], strict=True)]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw it."""
+        for line in self.lines(console, options):
+            yield Text(" " * _INDENT, no_wrap=True).append_text(line)
+
+
+class Heads:
+    """Draw every head of every layer in little, a line of pictures for each layer; a rich renderable.
+
+    Args:
+        layers: the layers' names with, for each head, its matrix as places on the scale.
+    """
+
+    def __init__(self, layers: Mapping[str, Sequence[Sequence[Sequence[float]]]]) -> None:
+        self.layers = layers
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Lay the heads out as large as the console allows; many stand on several lines."""
+        start = max(cell_len(name) for name in self.layers) + _INDENT + 2
+        count = max(len(heads) for heads in self.layers.values())
+        room = max(4, options.max_width - start)
+        side = min(12, max(4, room // count - 2))
+        across = max(1, min(count, (room + 2) // (side + 2)))
+        for first in range(0, count, across):
+            numbers = "".join(f"{k:<{side + 2}}" for k in range(first, min(first + across, count)))
+            yield Text(" " * start + numbers.rstrip(), "dim", no_wrap=True)
+            for name, heads in self.layers.items():
+                pictures = [
+                    Blocks(parts, width=side, height=side // 2).lines(console, options)
+                    for parts in heads[first : first + across]
+                ]
+                for k in range(max((len(picture) for picture in pictures), default=0)):
+                    line = Text(f"{' ' * _INDENT}{name if k == 0 else '':<{start - _INDENT}}", no_wrap=True)
+                    for picture in pictures:
+                        part = picture[k] if k < len(picture) else Text("")
+                        line.append_text(part).append(" " * (side + 2 - part.cell_len))
+                    line.rstrip()
+                    yield line
+                yield Text("")
+
+
+class Alignment:
+    """Draw what each word of a text looks at in another: a line for each, with its strongest words; a rich renderable.
+
+    Args:
+        rows: the words that look.
+        columns: the words that are looked at.
+        weights: attention, 0 to 1, a row for each of `rows`.
+        top: how many words to show for each.
+    """
+
+    def __init__(
+        self, rows: Sequence[str], columns: Sequence[str], weights: Sequence[Sequence[float]], *, top: int = 3
+    ) -> None:
+        self.rows, self.columns = [safe(word) for word in rows], [safe(word) for word in columns]
+        self.weights, self.top = weights, top
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw a line for each word that looks, cut where the console is too narrow."""
+        label = min(16, max((cell_len(word) for word in self.rows), default=0))
+        arrow = "->" if options.ascii_only else "→"
+        for word, weights in zip(self.rows, self.weights, strict=True):
+            line = Text(" " * _INDENT, no_wrap=True, overflow="crop")
+            line.append(set_cell_size(word, label)).append(f" {arrow} ", "dim")
+            best = sorted(range(len(weights)), key=lambda k: -weights[k])[: self.top]
+            for k in best:
+                if weights[k] >= _FAINT:
+                    line.append(self.columns[k], _style(weights[k])).append(f" {weights[k]:.2f}  ", "dim")
+            line.rstrip()
+            line.truncate(options.max_width, overflow="crop")
+            yield line
+
+
+def _coarser(parts: Sequence[Sequence[float]], most_rows: int, most_columns: int) -> list[list[float]]:
+    """Join cells until there are few enough, the largest part of each."""
+    rows, columns = len(parts), len(parts[0]) if len(parts) else 0
+    if not rows or not columns:
+        return [[0.0]]
+    high, wide = min(rows, most_rows), min(columns, most_columns)
+    edges = [[k * size // n for k in range(n + 1)] for size, n in ((rows, high), (columns, wide))]
+    return [
+        [
+            max(max(parts[r][edges[1][c] : edges[1][c + 1]]) for r in range(edges[0][k], edges[0][k + 1]))
+            for c in range(wide)
+        ]
+        for k in range(high)
+    ]
+
+
+def _half_blocks(upper: Sequence[float], lower: Sequence[float]) -> Text:
+    """Draw two rows in one line; what is faint shows the terminal's own ground."""
+    line = Text()
+    for above, below in zip(upper, lower, strict=True):
+        if above < _LITTLE and below < _LITTLE:
+            line.append(" ")
+        elif above < _LITTLE:
+            line.append("▄", Style(color=_ground(below)))
+        else:
+            line.append("▀", Style(color=_ground(above), bgcolor=None if below < _LITTLE else _ground(below)))
+    return line
+
+
 def _has_colour(console: Console) -> bool:
     return console.color_system is not None and not console.no_color
 
@@ -137,9 +269,13 @@ def _has_colour(console: Console) -> bool:
 def _style(weight: float) -> Style:
     if weight < _FAINT:
         return Style()
+    return Style(color="rgb(0,0,0)", bgcolor=_ground(weight))
+
+
+def _ground(weight: float) -> str:
     part = min(1.0, max(0.0, weight))
     red, green, blue = (round(a + (b - a) * part) for a, b in zip(_GREY, _ORANGE, strict=True))
-    return Style(color="rgb(0,0,0)", bgcolor=f"rgb({red},{green},{blue})")
+    return f"rgb({red},{green},{blue})"
 
 
 def _shade(weight: float, options: ConsoleOptions) -> str:
