@@ -1,5 +1,6 @@
 # make demo     train a small Transformer in two minutes and see what it learned
 # make test     the test suite, without the slow tests
+# make slow     the slow tests: kills and resumes, 20,000 lines in bulk, the widget in JupyterLab
 # make check    everything a change must pass: lint, format, types, import contracts, tests
 # make bench    the comparisons with other libraries (minutes to an hour)
 # make venv     the environment in .venv, with the front end built; the others make it when they need it
@@ -48,6 +49,7 @@ test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow and not gpu"
 
 slow: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,notebook]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "slow and not gpu" --timeout 1800
 
 check: lint types imports test

@@ -37,3 +37,18 @@ if (data && place) {
   place.textContent = "";
   mountLook(place, new EmbeddedSource(payload), { address: true });
 }
+
+/** What a notebook's widget calls: `payload` holds the payload as bytes of JSON. */
+function render({ model, el }: { model: { get(name: "payload"): DataView<ArrayBuffer> }; el: HTMLElement }): () => void {
+  el.dataset.lmSuppressShortcuts = ""; // JupyterLab leaves the keys to what is inside
+  const isLight = document.body.dataset.jpThemeLight; // which JupyterLab says, and nobody else
+  const host = document.createElement("div");
+  const root = host.attachShadow({ mode: "open" }); // the notebook's styles end here, and ours
+  const place = document.createElement("div");
+  root.append(place);
+  el.append(host);
+  const source = new EmbeddedSource(JSON.parse(new TextDecoder().decode(model.get("payload"))) as Payload);
+  return mountLook(place, source, { start: isLight ? { theme: isLight === "true" ? "light" : "dark" } : {} });
+}
+
+export default { render };

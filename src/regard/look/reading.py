@@ -109,6 +109,12 @@ class Look:
         sizes = ", ".join(f"{len(side.tokens):,} tokens of {side.name}" for side in self.sides.values())
         return f"Look({sizes}; {len(self.layers)} layers of {next(iter(self.layers.values())).heads} heads)"
 
+    def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
+        """Show the look in a notebook, as the last value of a cell."""
+        from regard.look.draw.widget import mime_bundle
+
+        return mime_bundle(self)
+
     @property
     def title(self) -> str:
         """Give the text itself, for a caption; of a long one its beginning."""
