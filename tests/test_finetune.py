@@ -169,6 +169,7 @@ def test_pairs_for_a_published_encoder_decoder_are_framed_once(here):
         ("classify", {"lora": 2, "freeze": ["embedding"]}, "freeze has no effect with lora"),
         ("classify", {"adapter": True}, "adapter has no effect without lora"),
         ("fill", {"class_weights": "balanced"}, "class_weights='balanced' is for classify and tag"),
+        ("fill", {"word_dropout": 0.3}, "word_dropout=0.3 is for classify and tag"),
     ],
 )
 def test_what_cant_be_is_refused(here, task, settings, problem):
@@ -356,7 +357,7 @@ def test_folds_hold_every_row_out_once(here, capsys, monkeypatch):
         for line in (here / f"cv/fold-{i}/data/valid.jsonl").read_text().splitlines()
     ]
     rows = [line.split("\t")[0] for line in (here / "labels.tsv").read_text().splitlines()[1:]]
-    assert sorted(held) == sorted(rows) and held[:20] == rows[::3]
+    assert sorted(held) == sorted(rows) and held[:20] not in (rows[::3], rows[:20])  # drawn, not every third
     accuracies = [score["accuracy"] for score in said["scores"]]
     assert said["mean"]["accuracy"] == pytest.approx(np.mean(accuracies))
     assert said["spread"]["accuracy"] == pytest.approx(np.std(accuracies, ddof=1))
@@ -371,6 +372,43 @@ def test_folds_hold_every_row_out_once(here, capsys, monkeypatch):
         assert problem in capsys.readouterr().err
     assert main(["train", "fill", "text.txt", "--from", "bert", "--out", "cv3", "--folds", "2"]) == 2
     assert "folds are of rows" in capsys.readouterr().err
+
+
+def test_folds_that_were_stopped_go_on_with_the_same_call(here, monkeypatch):
+    bert(here / "bert")
+    monkeypatch.setattr(runs, "draw_confusion", lambda *args: None)
+    call = {"task": "classify", "data": "labels.tsv", "start": "bert", "folds": 3, **FAST}
+    calm = runs.train_folds(out="calm", **call)
+    real, count = runs.train, iter(range(9))
+
+    def stopped(*args, **kwargs):
+        if next(count) == 1:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(runs, "train", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        runs.train_folds(out="cv", **call)
+    assert (here / "cv/fold-1/regard.json").is_file() and not (here / "cv/folds.json").exists()
+    with pytest.raises(ConfigError, match="begun with another folds"):
+        runs.train_folds(out="cv", **{**call, "folds": 2})
+    found = runs.train_folds(out="cv", **call)
+    assert found.scores == calm.scores
+    assert (here / "cv/folds.json").is_file()
+    (here / "other").mkdir()
+    (here / "other/file").write_text("x")
+    with pytest.raises(ConfigError, match="is not empty"):
+        runs.train_folds(out="other", **call)
+
+
+def test_every_fold_knows_every_label(here, monkeypatch):
+    monkeypatch.setattr(runs, "draw_confusion", lambda *args: None)
+    (here / "rare.tsv").write_text("text\tlabel\n" + "a b\tx\nb c\ty\n" * 15 + "c d\trare\n")
+    found = runs.train_folds("classify", "rare.tsv", folds=3, out="cv", **{**FAST, "model": "encoder-tiny"})
+    for number in (1, 2, 3):
+        config = json.loads((here / f"cv/fold-{number}/regard.json").read_text())["model"]
+        assert config["labels"] == ["rare", "x", "y"]
+    assert len(found.scores) == 3
 
 
 def test_more_folds_than_rows_are_refused(here):

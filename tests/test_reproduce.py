@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import regard.recipes
+import regard.reproduce
 from regard.cli import main
 from regard.errors import ConfigError, DataError
 from regard.recipes import RECIPES
@@ -87,6 +89,20 @@ def test_held_out_rows_are_no_training_rows(small: Path) -> None:
     assert found == RECIPES["trec"].read(small)
 
 
+def test_pre_training_reads_whole_sentences_once(tmp_path: Path) -> None:
+    lines = [
+        "a warm , funny film\t1",
+        "warm\t1",
+        "funny film\t1",
+        "a film , warm\t1",
+        "a warm , funny film\t1",
+    ]
+    for name in ("train.tsv", "dev.tsv"):
+        (tmp_path / name).write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
+    texts = [row["text"] for row in RECIPES["sst2"].read(tmp_path)["pretrain"]]
+    assert texts == ["a warm , funny film", "a film , warm"]
+
+
 def test_every_recipe_is_whole() -> None:
     for name, recipe in RECIPES.items():
         assert recipe.name == name and recipe.files and recipe.about and "minutes" in recipe.laptop
@@ -123,8 +139,65 @@ def test_the_publishers_files_are_read(shared: Path, name: str) -> None:
         "multi30k-en-de",
     )
     keys = {"classify": {"text", "label"}, "tag": {"words", "tags"}, "translate": {"source", "target"}}
+    assert all(row.keys() == {"text"} for row in found.pop("pretrain", []))
     for rows in found.values():
         assert all(row.keys() == keys[RECIPES[name].task] for row in rows)
         assert all(all(row.values()) for row in rows)
         if RECIPES[name].task == "tag":
             assert all(len(row["words"]) == len(row["tags"]) for row in rows)
+
+
+def test_nothing_is_trained_from_what_is_half_trained(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    def stopped(task: str, *args: Any, **kwargs: Any) -> Any:
+        asked.append(task)
+        return SimpleNamespace(training=SimpleNamespace(reason="interrupted"))
+
+    monkeypatch.setattr(regard.reproduce, "train", stopped)
+    assert main(["reproduce", "trec", "--data", str(small), "--out", str(tmp_path / "run")]) == 130
+    assert asked == ["fill"]
+    assert "the same command goes on from here" in capsys.readouterr().err
+
+
+def test_a_run_is_not_taken_for_another_one(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["reproduce", "scan-simple", "--data", str(small), "--out", str(tmp_path / "run")]
+    assert main(words) == 0
+    before = (tmp_path / "run-data" / "train.jsonl").read_bytes()
+    for more, said in (
+        (["--seed", "7"], "trained with seed 1, not 7"),
+        (["--epochs", "9"], "trained with epochs"),
+    ):
+        assert main([*words, *more]) == 2
+        assert said in capsys.readouterr().err
+    path = small / "simple_split" / "tasks_train_simple.txt"
+    path.write_text(path.read_text().replace("look", "walk"))
+    assert main(words) == 2
+    assert "was trained on other rows" in capsys.readouterr().err
+    assert (tmp_path / "run-data" / "train.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("line", ["no label", "7 of another kind", "\x00\x01", "-1 a label from the end"])
+def test_a_broken_line_is_named(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    path = small / "TREC.train.all"
+    path.write_text(f"{QUESTIONS}{line}\n")
+    assert main(["reproduce", "trec", "--data", str(small), "--out", str(tmp_path / "run")]) == 2
+    assert f"{path}:61: " in capsys.readouterr().err
+    path.write_text("")
+    assert main(["reproduce", "trec", "--data", str(small), "--out", str(tmp_path / "run")]) == 2
+    assert "is empty" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_is_refused(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run-data").write_text("a file")
+    for out in (tmp_path / "run", Path("/")):
+        assert main(["reproduce", "trec", "--data", str(small), "--out", str(out)]) == 2
+        assert capsys.readouterr().err.count("\n") == 1

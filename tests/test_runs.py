@@ -371,3 +371,17 @@ def test_evaluations_are_reported(here):
     events = Events()
     train(report=events)
     assert [e.step for e in events if isinstance(e, Evaluated)] == [2, 4]
+
+
+def test_a_run_remembers_how_long_its_targets_are(here):
+    (here / "long.jsonl").write_text(
+        "".join(
+            json.dumps({"source": "a dog", "target": "le chien " * (2 + i % 9)}) + "\n" for i in range(40)
+        )
+    )
+    runs.train("translate", "long.jsonl", out="run", tokenizer="char", **SETTINGS)
+    assert (
+        runs.load_parts(here / "run").stretch == 5
+    )  # 90 characters and an end, less 20, for 16 of the source
+    runs.train("translate", DATA["translate"], out="usual", **SETTINGS)
+    assert runs.load_parts(here / "usual").stretch == 2

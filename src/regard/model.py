@@ -39,6 +39,7 @@ from regard.tasks.generate import generate as generate_texts
 from regard.tasks.looking import look as look_at
 from regard.tasks.score import Score
 from regard.tasks.score import score as score_texts
+from regard.tasks.stretch import read_stretch
 from regard.tasks.summarize import Summary
 from regard.tasks.summarize import summarize as summarize_texts
 from regard.tasks.tag import Tagging
@@ -98,8 +99,9 @@ class Model:
         """
         where = "this model" if self.place is None else self.place.folder
         return Parts(
-            self.module, need_tokenizer(self.tokenizer, where), self.config, self._published, self.sentences
-        )
+            self.module, need_tokenizer(self.tokenizer, where), self.config, self._published, self.sentences,
+            Parts.stretch if self.place is None else read_stretch(self.place.folder),
+        )  # fmt: skip
 
     @cached_property
     def _published(self) -> Published | None:

@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from regard.checkpoints.files import atomic_file
+from regard.data.published_sets import Rows
 from regard.errors import ConfigError, DataError, suggest
-from regard.recipes import RECIPES, Figure, Recipe, Rows
-from regard.runs import Report, read_run, train
+from regard.recipes import RECIPES, Figure, Recipe
+from regard.runs import CHANGEABLE, Report, read_run, train
 
 __all__ = ["Reproduction", "find_recipe", "reproduce"]
 
 Size = Literal["laptop", "gpu"]
+_FOUND = ("vocab_size", "device", "precision")  # what a run finds for itself
 
 
 @dataclass(frozen=True)
@@ -92,21 +95,16 @@ def reproduce(
     if size not in ("laptop", "gpu"):
         raise ConfigError(f"size={size!r} is not one of laptop, gpu.")
     out = Path("runs") / name if out is None else Path(out)
-    rows = out.with_name(f"{out.name}-data")
-    files = _write_rows(recipe, Path(data), rows)
+    if not out.name:
+        raise ConfigError(f"--out {out} has no name of its own; name a new folder.")
+    files = _write_rows(recipe, Path(data), out)
     chosen = {**(recipe.gpu or recipe.laptop if size == "gpu" else recipe.laptop), **settings, "seed": seed}
     start, pretraining = None, 0.0
     if recipe.pretrain is not None:
         start = out.with_name(f"{out.name}-pretrained")
-        _go(
-            start,
-            "fill",
-            files["texts"],
-            files["valid_texts"],
-            {**recipe.pretrain, "seed": seed},
-            recipe,
-            report,
-        )
+        before = {**recipe.pretrain, "seed": seed}
+        if _go(start, "fill", files["texts"], files["valid_texts"], before, recipe, report) == "interrupted":
+            raise KeyboardInterrupt  # nothing is trained from what is half trained
         pretraining = float(read_run(start)["result"]["seconds"])
         of_start = ("model", "tokenizer", "vocab_size")
         chosen = {key: value for key, value in chosen.items() if key not in of_start}
@@ -125,21 +123,38 @@ def reproduce(
 def _go(
     out: Path, task: str, data: Path, valid: Path, settings: dict[str, Any], recipe: Recipe, report: Report, *,
     start: Path | None = None,
-) -> None:  # fmt: skip
-    """Train, or go on with what is there; a run that has ended stays as it is."""
-    if (out / "regard.json").is_file():
-        if read_run(out).get("result", {}).get("reason", "interrupted") == "interrupted":
-            train(task, out=out, resume=True, report=report)
-        return
-    more: dict[str, Any] = {"start": start} if start else {"lowercase": recipe.lowercase}
-    train(task, data, valid=valid, out=out, report=report, **more, **settings)
-
-
-def _write_rows(recipe: Recipe, folder: Path, out: Path) -> dict[str, Path]:
-    """Write the rows of a recipe as files that `train` reads; give their paths.
+) -> str:  # fmt: skip
+    """Train, or go on with what is there, and say how it ended; a run that has ended stays as it is.
 
     Raises:
-        DataError: files are missing, and where to get them, or they are broken.
+        ConfigError: what is there was trained with other settings.
+    """
+    if not (out / "regard.json").is_file():
+        more: dict[str, Any] = {"start": start} if start else {"lowercase": recipe.lowercase}
+        return train(task, data, valid=valid, out=out, report=report, **more, **settings).training.reason
+    record = read_run(out)
+    reason = str(record.get("result", {}).get("reason", "interrupted"))
+    before = {
+        key: value for key, value in {**record["model"], **record["training"]}.items() if key not in _FOUND
+    }
+    other = {key: value for key, value in settings.items() if key in before and before[key] != value}
+    fixed = [key for key in other if reason != "interrupted" or key not in CHANGEABLE]
+    if fixed:
+        key = fixed[0]
+        raise ConfigError(
+            f"{out} was trained with {key} {before[key]}, not {other[key]}; name another --out."
+        )
+    if reason != "interrupted":
+        return reason
+    return train(task, out=out, resume=True, report=report, **other).training.reason
+
+
+def _write_rows(recipe: Recipe, folder: Path, run: Path) -> dict[str, Path]:
+    """Write the rows of a recipe beside its run, as files that `train` reads; give their paths.
+
+    Raises:
+        DataError: files are missing, and where to get them, or they are broken; or nothing can be written there.
+        ConfigError: the run was trained on other rows.
     """
     missing = [name for name in recipe.files if not (folder / name).is_file()]
     if missing:
@@ -148,27 +163,38 @@ def _write_rows(recipe: Recipe, folder: Path, out: Path) -> dict[str, Path]:
             f"{folder} lacks {', '.join(missing)}; name the folder with the publishers' files{where}."
         )
     found = recipe.read(folder)
-    out.mkdir(parents=True, exist_ok=True)
-    written: dict[str, Path] = {}
-    for part, rows in (("train", found["train"]), ("valid", found["valid"])):
+    out = run.with_name(f"{run.name}-data")
+    texts_of: dict[str, str] = {}
+    for part in ("train", "valid"):
         if recipe.task == "generate":
-            written[part] = _write(out / f"{part}.txt", "".join(row["text"] for row in rows))
+            texts_of[f"{part}.txt"] = "".join(row["text"] for row in found[part])
         else:
-            written[part] = _write(out / f"{part}.jsonl", _jsonl(rows))
-    for part, name in (("train", "texts"), ("valid", "valid_texts")):
-        texts = [{"text": row["text"] if "text" in row else " ".join(row["words"])} for row in found[part]
-                 if "text" in row or "words" in row]  # fmt: skip
-        if recipe.pretrain is not None:
-            written[name] = _write(out / f"{name}.jsonl", _jsonl(texts))
-    return written
+            texts_of[f"{part}.jsonl"] = _jsonl(found[part])
+    if recipe.pretrain is not None:
+        for name, rows in (("texts", found.get("pretrain", found["train"])), ("valid_texts", found["valid"])):
+            texts = ({"text": row["text"] if "text" in row else " ".join(row["words"])} for row in rows)
+            texts_of[f"{name}.jsonl"] = _jsonl(list(texts))
+    begun = any(
+        (folder / "regard.json").is_file() for folder in (run, run.with_name(f"{run.name}-pretrained"))
+    )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, text in texts_of.items():
+            _write(out / name, text.encode(), run if begun else None)
+    except OSError as error:
+        raise DataError(f"{out} can't be written: {error.strerror or error}.") from None
+    return {Path(name).stem: out / name for name in texts_of}
 
 
 def _jsonl(rows: Rows) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def _write(path: Path, text: str) -> Path:
-    """Write a file unless it is there already with the same text, so that a run's data doesn't change under it."""
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        path.write_text(text, encoding="utf-8", newline="\n")
-    return path
+def _write(path: Path, text: bytes, run: Path | None) -> None:
+    """Write a file unless it is there already as it should be; under a run that has begun it may not change."""
+    if path.is_file() and path.read_bytes() == text:
+        return
+    if run is not None:
+        raise ConfigError(f"{run} was trained on other rows than the data has now; name another --out.")
+    with atomic_file(path) as partial:
+        partial.write_bytes(text)

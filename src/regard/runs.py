@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+import regard
 from regard.checkpoints.files import write_json_atomic
 from regard.config import ModelConfig
 from regard.data.batches import Batches
@@ -24,7 +25,7 @@ from regard.tasks.base import Evaluation, Parts, Task
 from regard.tasks.card import generation_config, write_card
 from regard.tasks.confusion import draw_confusion
 from regard.tasks.folders import load_parts, locked, new_run, read_config, read_run, remove_leftovers
-from regard.tasks.folds import Folds, check_fold, split_fold, summarise
+from regard.tasks.folds import Folds, begin_folds, check_fold, split_fold, summarise
 from regard.tasks.measuring import evaluate
 from regard.tasks.preparation import (
     Corpus,
@@ -37,6 +38,7 @@ from regard.tasks.preparation import (
     make_tokenizer,
     open_rows,
     split_rows,
+    whole,
 )
 from regard.tasks.record import Data, describe, finite, given_settings, names, summary
 from regard.tasks.registry import get_task
@@ -154,7 +156,7 @@ def train(
     source = open_rows(data, chosen, reading)
     held_out = None if valid is None else open_rows(valid, chosen, reading)
     about = {
-        "task": task, "version": _version(), "data": names(data), "valid": names(valid),
+        "task": task, "version": regard.__version__, "data": names(data), "valid": names(valid),
         "lowercase": begun.lowercase if begun else lowercase, "given": given,
     }  # fmt: skip
     with new_run(out, task) as (final, folder):
@@ -172,7 +174,9 @@ def train(
             words = begun.tokenizer
         if vocab_size is not None and words.vocab_size < vocab_size:
             report(Warned(f"the data gives a vocabulary of {words.vocab_size} tokens, not {vocab_size}."))
-        labels, suited = chosen.labels(parts["train"].rows), spec.training
+        # Folds are comparable, and a rare label stands in some of them only: all of them know all labels.
+        labelled = parts["train"] if fold is None else whole(source, chosen)
+        labels, suited = chosen.labels(labelled.rows), spec.training
         tell_alike(labels, report)
         if begun is None:
             changes = of_model if model is not None else {**spec.model_settings, **of_model}
@@ -198,7 +202,7 @@ def train(
         record = {
             **about, "tokenizer": f"of {begun.name}" if begun else str(tokenizer or spec.tokenizer),
             "model": config.to_dict(), "training": settings_.to_dict(), "sizes": {**sizes, "kept": kept},
-            "skipped": skipped, "stores": stores,
+            "skipped": skipped, "stores": stores, **chosen.about(chosen.open_stores(folder / "data" / "train")),
         }  # fmt: skip
         write_json_atomic(folder / "config.json", family_of(config, begun.family if begun else None)[1])
         if (generation := generation_config(task, config)) is not None:
@@ -273,16 +277,16 @@ def _run(
     ) -> tuple[dict[str, float], str | None]:
         report(Working("evaluating"))
         found = task.evaluate(
-            Parts(network, tokenizer, read), rows, stores["valid"], quick=True, should_stop=should_stop,
-            lowercase=record["lowercase"],
+            Parts(network, tokenizer, read, stretch=record.get("stretch", 2)), rows, stores["valid"], quick=True,
+            should_stop=should_stop, lowercase=record["lowercase"],
         )  # fmt: skip
         return found.metrics, found.sample
 
     # What `auto` was found to be is kept: a run killed before its first save must not find something else.
     settings = config.replace(precision=record.get("precision", config.precision))
     trainer = Trainer(
-        module, batches, make_loss(config, model_config, stores["train"]), settings, folder, evaluate=evaluate,
-        metric=task.metric, higher_is_better=task.higher_is_better, report=told, resume=resume,
+        module, batches, make_loss(config, model_config, stores["train"], hidden=tokenizer.mask_id), settings, folder,
+        evaluate=evaluate, metric=task.metric, higher_is_better=task.higher_is_better, report=told, resume=resume,
         save_model=partial(save_tuned, model_config, record),
     )  # fmt: skip
     if not resume:
@@ -366,25 +370,26 @@ def train_folds(
         task: of `train`, whose rows aren't running text.
         data: as for `train`.
         folds: how many, from 2 on.
-        out: a folder that isn't there yet, or is empty.
+        out: a folder that isn't there yet, is empty, or has what the same call began.
         report: told what happens in each run.
         settings: whatever else `train` takes.
 
     Raises:
         ConfigError, DataError, CheckpointError, TrainingError: as in `train`.
-        KeyboardInterrupt: a run was interrupted; its folder goes on by itself with `resume`.
+        KeyboardInterrupt: a run was interrupted; the same call goes on with it, and with those after it.
     """
     folder = Path(out)
     if type(folds) is not int or not 2 <= folds <= 1000:
         raise ConfigError(f"folds={folds!r} must be a whole number from 2 to 1000.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"--out {folder} is not empty; name another folder.")
+    begin_folds(folder, {"task": task, "data": data, "folds": folds, **settings})
     reading: Reading = settings.get("reading") or Reading()
     chosen, scores = get_task(task, reading.label_separator), []
     for number in range(folds):
-        run = train(
-            task, data, out=folder / f"fold-{number + 1}", fold=(number, folds), report=report, **settings
-        )
+        own = folder / f"fold-{number + 1}"
+        if (own / "regard.json").is_file():
+            run = train(task, out=own, resume=True, report=report)
+        else:
+            run = train(task, data, out=own, fold=(number, folds), report=report, **settings)
         if run.training.reason == "interrupted":
             raise KeyboardInterrupt
         scores.append(run.evaluation.metrics)
@@ -392,9 +397,3 @@ def train_folds(
     values = {**dataclasses.asdict(found), "path": str(folder), "best": found.best.name}
     write_json_atomic(folder / "folds.json", finite(values))
     return found
-
-
-def _version() -> str:
-    import regard
-
-    return regard.__version__

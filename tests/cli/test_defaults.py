@@ -286,3 +286,21 @@ def test_flags_and_texts_mix(runs: Path, capsys: pytest.CaptureFixture[str], wor
 
 def test_a_lone_hyphen_in_a_shared_flag_is_a_value(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "there is no file -" in refused(capsys, "tag", "runs/tag", "--input", "-", "--output", "out")
+
+
+@pytest.mark.parametrize("fault", ["no tokenizer", "half a tokenizer", "other weights", "another vocabulary"])
+def test_a_broken_newest_run_is_passed_over(
+    runs: Path, capsys: pytest.CaptureFixture[str], fault: str
+) -> None:
+    parts = make_parts("encoder", head="classify", labels=("good", "bad"))
+    folder = run(parts, "newest", "classify")
+    if fault == "no tokenizer":
+        (folder / "tokenizer.json").unlink()
+    elif fault == "half a tokenizer":
+        (folder / "tokenizer.json").write_text("{")
+    else:
+        settings = json.loads((folder / "config.json").read_text())
+        key = "width" if fault == "other weights" else "vocab_size"
+        (folder / "config.json").write_text(json.dumps({**settings, key: settings[key] * 2}))
+    found, _ = done(capsys, "classify", "a dog runs")
+    assert found["model"] == str(Path("runs") / "classify")

@@ -158,7 +158,7 @@ def test_beams_and_guesses_and_choices(run: str, capsys: pytest.CaptureFixture[s
         (["--bias", "dog"], "is not TEXT=NUMBER"),
         (["--greedy", "--temperature", "1"], "exclude each other"),
         (["--beams", "4", "--stream"], "--stream is for one text"),
-        (["--beams", "4", "--diverse", "3"], "does not divide"),
+        (["--beams", "4", "--diverse", "3"], "--diverse 3 groups need as many --beams"),
         (["--lookup", "99"], "lookup=99"),
         (["--input", "in.txt"], "go together"),
         (["--n-best", "2", "--greedy"], "num_return=2 exceeds num_beams=1"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -48,6 +49,17 @@ def test_the_usual_limit_follows_from_the_text_alone() -> None:
     parts = translator()
     texts = [*SENTENCES[:4], SENTENCES[2] * 2]
     same(translate(parts, texts, beams=2), [translate(parts, [text], beams=2)[0] for text in texts])
+
+
+def test_a_run_whose_targets_are_long_may_write_as_much() -> None:
+    parts = make_parts("encoder-decoder", context=96)
+    with torch.no_grad():
+        parts.module.head.output.weight[2] = 0  # type: ignore[union-attr, index, operator]
+    longest = {
+        stretch: max(one.tokens for one in translate(replace(parts, stretch=stretch), ["a", "dog"], beams=2))
+        for stretch in (2, 4, 9)
+    }
+    assert longest == {2: 52, 4: 84, 9: 96}
 
 
 def test_the_n_best_are_in_order_and_scored_by_the_model() -> None:

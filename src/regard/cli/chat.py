@@ -92,6 +92,9 @@ def command(
     if not given and not flags.json and sys.stdin.isatty() and sys.stdout.isatty():
         _converse(talk)
         return
+    for number, text in enumerate(given, 1):
+        if not text.strip():
+            raise ConfigError(f"message {number} is blank; say something, or leave it out.")
     for text in given or lines_of_stdin(encoding):
         if text.strip():
             talk.say(text)

@@ -190,8 +190,13 @@ def _fits(folder: Path, default: _Default) -> bool:
         if default.verb not in verbs_of(config) or not default.fits(config, family):
             return False
         if (folder / "model.safetensors").is_file():
-            read_header(folder / "model.safetensors")
-        return default.verb != "chat" or Tokenizer.load(folder).chat_template is not None
+            header = read_header(folder / "model.safetensors")
+            if [config.vocab_size, config.width] not in [one.get("shape") for one in header.values()]:
+                return False
+        tokenizer = Tokenizer.load(folder)
+        if tokenizer.vocab_size > config.vocab_size:
+            return False
+        return default.verb != "chat" or tokenizer.chat_template is not None
     except Exception:  # whatever is wrong with a folder, it isn't the one
         return False
 

@@ -97,6 +97,14 @@ def command(
     asked = AskedTexts("generate", model, prompts, flags)
     if greedy and temperature:
         raise ConfigError(f"--greedy and --temperature {temperature:g} exclude each other; give one of them.")
+    if stream and flags.input is not None:
+        raise ConfigError("--stream is for texts in a terminal; leave it out with --input.")
+    if diverse is not None and (beams or 1) % diverse:
+        raise ConfigError(
+            f"--diverse {diverse} groups need as many --beams, or a multiple; there are {beams or 1}."
+        )
+    if n_best > (beams or 1) and beams is not None:
+        raise ConfigError(f"--n-best {n_best} is more than --beams {beams}; raise --beams or lower --n-best.")
     settings: dict[str, Any] = {
         "max_tokens": max_tokens, "temperature": 0.0 if greedy else temperature, "top_k": top_k, "top_p": top_p,
         "min_p": min_p, "typical_p": typical_p, "repetition_penalty": repetition_penalty, "seed": seed,

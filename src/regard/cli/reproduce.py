@@ -72,10 +72,15 @@ def command(
         raise ConfigError(f"--data is the folder with {', '.join(recipe.files)}; give it.")
     given = {"minutes": minutes, "epochs": epochs, "device": device}
     with Display(output, f"reproduce {name}") as display:
-        found = reproduce(
-            name, data, out=out, size=size, seed=seed, report=display,
-            **{key: value for key, value in given.items() if value is not None},
-        )  # fmt: skip
+        try:
+            found = reproduce(
+                name, data, out=out, size=size, seed=seed, report=display,
+                **{key: value for key, value in given.items() if value is not None},
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            display.close()
+            output.note("the same command goes on from here.")
+            raise
     if read_run(found.run)["result"]["reason"] == "interrupted":
         output.note("interrupted; the same command goes on from here.")
         return INTERRUPTED

@@ -222,9 +222,12 @@ def _bulk(asked: AskedTexts, model: Model, job: Job, source: Path, target: Path)
 
     line = job.line or (lambda result: json_module.dumps(plain(result), ensure_ascii=False))
     assert model.place is not None
-    files = [*model.place.folder.glob("*.json"), *model.place.folder.glob("*.safetensors")]
-    names = ("config.json", "tokenizer.json", "vocab.json", "model.safetensors.index.json")
-    made_by = [file_digest(f) for f in sorted(files) if f.name in names or f.suffix == ".safetensors"]
+    # Whatever a result may depend on, but not what a run says of its training.
+    patterns = ("*.json", "*.txt", "*.model", "*.spm", "*.safetensors", "1_Pooling/*.json")
+    files = sorted(
+        f for pattern in patterns for f in model.place.folder.glob(pattern) if f.name != "regard.json"
+    )
+    made_by = [[f.name, file_digest(f)] for f in files]
     began = time.perf_counter()
     console = Console(stderr=True)
     with Progress(

@@ -114,7 +114,7 @@ def train(
     output = Output(json)
     if folds is not None and (resume or out is None):
         raise ConfigError(
-            "--folds needs --out, a new folder; a fold that was stopped goes on by itself: --out DIR/fold-1."
+            "--folds needs --out, a new folder; the same command again goes on with folds that were stopped."
         )
     reading = Reading(columns, documents, split, encoding, skip_bad_rows, skip_long, label_separator)
     with Display(output, task) as display, _terminable():
@@ -132,6 +132,8 @@ def train(
             display.close()
             if display.path is None:
                 output.note("interrupted while the data was prepared; nothing is kept of that.")
+            elif folds is not None:
+                output.note("the same command again goes on with this fold and those after it.")
             else:
                 output.note(_go_on(task, display.path))
             raise

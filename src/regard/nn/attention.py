@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -36,6 +36,7 @@ _kernel: ContextVar[Kernel] = ContextVar("kernel", default="auto")
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
+@runtime_checkable
 class Listener(Protocol):
     """Be called in place of the kernel, and give the mixed values (B, H, T, K)."""
 

@@ -31,7 +31,8 @@ class Parts:
     """Hold what a task works with: a network, its tokenizer, its configuration, and how it is meant to write.
 
     `published` is None for a model of ours, whose verbs have defaults of their own. `sentences` says how a sentence
-    encoder's folder makes one vector of a text (pooling, normalise, max_length); None for any other model.
+    encoder's folder makes one vector of a text (pooling, normalise, max_length); None for any other model. `stretch`
+    is how many tokens a target may have for each one of its source, beside 20 more.
     """
 
     module: nn.Module
@@ -39,6 +40,7 @@ class Parts:
     config: ModelConfig
     published: Published | None = None
     sentences: Mapping[str, Any] | None = None
+    stretch: int = 2
 
     @property
     def device(self) -> Any:
@@ -133,6 +135,10 @@ class Task(ABC):
         self, rows: Iterable[Values], tokenizer: Tokenizer, config: ModelConfig, folder: Path
     ) -> Stores:
         """Write the rows as token files below `folder`, streaming; `open_stores` finds them again."""
+
+    def about(self, stores: Stores) -> dict[str, Any]:
+        """Give what a run keeps in its record of the token files of its training data; nothing for most tasks."""
+        return {}
 
     @abstractmethod
     def objective(self, stores: Stores, tokenizer: Tokenizer, config: ModelConfig, *, seed: int) -> Any:

@@ -78,8 +78,7 @@ def run_bulk(
         DataError: the source can't be read or the target can't be written, or a line can't be done (with its number).
         ConfigError: the target exists, or an unfinished one belongs to other settings or is being written.
     """
-    if target.exists():
-        raise ConfigError(f"{target} exists already; name another --output or remove it.")
+    check_target(target)
     _look_at(source)
     digest, total = file_digest(source), 0
     for start, texts in _chunks(source, encoding, chunk):
@@ -92,7 +91,7 @@ def run_bulk(
     part, note = target.with_name(target.name + ".part"), target.with_name(target.name + ".part.json")
     try:
         with part.open("ab+") as file:
-            _lock(file, part)
+            lock(file, part)
             resumed, bad = _resume(file, part, note, mark)
             progress(resumed, total)
             for start, texts in _chunks(source, encoding, chunk, skip=resumed):
@@ -105,12 +104,26 @@ def run_bulk(
                 file.flush()
                 os.fsync(file.fileno())
                 progress(start + len(texts), total)
-        os.replace(part, target)
-        note.unlink(missing_ok=True)
+            os.replace(part, target)  # before another process may lock it
+            note.unlink(missing_ok=True)
     except OSError as error:
         kept = f"; what is done is kept in {part}" if part.exists() else ""
         raise DataError(f"{target} can't be written: {error.strerror or error}{kept}.") from None
     return BulkResult(total, resumed, tuple(bad))
+
+
+def check_target(target: Path) -> None:
+    """Refuse an output that is there, or can't be a file.
+
+    Raises:
+        ConfigError: it says which.
+    """
+    if target.is_dir() or not target.name:
+        raise ConfigError(f"--output {str(target)!r} is a folder; name a file.")
+    if target.exists() and not target.is_file():
+        raise ConfigError(f"--output {target} is no ordinary file; name one that isn't there yet.")
+    if target.exists():
+        raise ConfigError(f"{target} exists already; name another --output or remove it.")
 
 
 def _flat(text: str) -> str:
@@ -144,8 +157,12 @@ def _resume(file: IO[bytes], part: Path, note: Path, mark: Mapping[str, Any]) ->
     return kept, [number for number in old.get("bad", []) if number <= kept]
 
 
-def _lock(file: IO[bytes], part: Path) -> None:
-    """Keep a second process away, where the system can; the lock goes with the process."""
+def lock(file: IO[bytes], part: Path) -> None:
+    """Keep a second process away from a file, where the system can; the lock goes with the process.
+
+    Raises:
+        ConfigError: another process writes it.
+    """
     try:
         import fcntl
     except ImportError:

@@ -16,7 +16,7 @@ from regard.errors import ConfigError, DataError, suggest
 from regard.generate.config import check_count
 from regard.models.transformer import pool
 from regard.tasks.base import Parts
-from regard.tasks.bulk import Broken, problems, read_lines
+from regard.tasks.bulk import Broken, check_target, lock, problems, read_lines
 from regard.tasks.framing import as_trained, refuse, states
 from regard.tasks.inputs import Input, batches, check_lengths, make_inputs
 from regard.tasks.translate import chunks
@@ -213,10 +213,9 @@ def write_vectors(
 
     Raises:
         DataError: the source can't be read, a line can't be embedded (with its number), or the disk is full.
-        ConfigError: the target exists.
+        ConfigError: the target exists, or another process is writing it.
     """
-    if target.exists():
-        raise ConfigError(f"{target} exists already; name another --output or remove it.")
+    check_target(target)
     total, bad = 0, []
     for part in chunks(read_lines(source, encoding), _BLOCK):
         wrong_here = problems(part, lambda some: check_embed(parts, some, windows=windows))
@@ -231,24 +230,29 @@ def write_vectors(
         raise DataError(f"{source} is empty.")
     wrong, width, partial = set(bad), parts.config.width, target.with_name(target.name + ".part")
     try:
-        with partial.open("wb") as file:
-            header = {"descr": "<f4", "fortran_order": False, "shape": (total, width)}
-            np.lib.format.write_array_header_1_0(file, header)
-            for block in chunks(enumerate(read_lines(source, encoding), 1), _BLOCK):
-                good = [text for number, text in block if number not in wrong]
-                own = embed(parts, good, pooling=pooling, normalise=normalise, windows=windows)
-                rows = np.full((len(block), width), np.nan, "<f4")
-                for k, one in zip((k for k, (n, _) in enumerate(block) if n not in wrong), own, strict=True):
-                    rows[k] = one.vector
-                file.write(rows.tobytes())
-                progress(block[-1][0], total)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, target)
+        with partial.open("ab") as file:
+            lock(file, partial)
+            try:
+                file.truncate(0)
+                header = {"descr": "<f4", "fortran_order": False, "shape": (total, width)}
+                np.lib.format.write_array_header_1_0(file, header)
+                for block in chunks(enumerate(read_lines(source, encoding), 1), _BLOCK):
+                    good = [text for number, text in block if number not in wrong]
+                    own = embed(parts, good, pooling=pooling, normalise=normalise, windows=windows)
+                    rows = np.full((len(block), width), np.nan, "<f4")
+                    for k, one in zip(
+                        (k for k, (n, _) in enumerate(block) if n not in wrong), own, strict=True
+                    ):
+                        rows[k] = one.vector
+                    file.write(rows.tobytes())
+                    progress(block[-1][0], total)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(partial, target)
+            finally:  # while the file is still ours
+                partial.unlink(missing_ok=True)
     except OSError as error:
         raise DataError(f"{target} can't be written: {error.strerror or error}.") from None
-    finally:
-        partial.unlink(missing_ok=True)
     return total, bad
 
 

@@ -21,6 +21,7 @@ from regard.config import ModelConfig
 from regard.data.tokenizers import Tokenizer
 from regard.errors import CheckpointError, ConfigError, DataError, suggest
 from regard.tasks.base import Parts
+from regard.tasks.stretch import read_stretch
 from regard.training.precision import choose_device
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -287,7 +288,8 @@ def load_parts(where: str | Path, *, device: str = "cpu") -> Parts:
     """
     read_config(Path(where))
     opened = open_model(Path(where), device=device)
-    return Parts(opened.loaded.module, need_tokenizer(opened.tokenizer, where), opened.loaded.config)
+    words = need_tokenizer(opened.tokenizer, where)
+    return Parts(opened.loaded.module, words, opened.loaded.config, stretch=read_stretch(opened.place.folder))
 
 
 def has_tokenizer(folder: Path) -> bool:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from regard.checkpoints.files import read_json, write_json_atomic
 from regard.data.sources import Source
 from regard.errors import ConfigError, DataError
 from regard.tasks.base import DataSize, Task
 from regard.tasks.preparation import Part, Rows, whole
 
-__all__ = ["Folds", "check_fold", "split_fold", "summarise"]
+__all__ = ["Folds", "begin_folds", "check_fold", "split_fold", "summarise"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def check_fold(fold: Sequence[int], task: Task, valid: object) -> None:
 
 
 def split_fold(source: Source, task: Task, fold: tuple[int, int]) -> tuple[Part, Part]:
-    """Hold every k-th row out, from the fold's own number on, so that files sorted by label are split well.
+    """Hold a k-th of the rows out, drawn by a fixed seed, so that files in any order are split well.
 
     Raises:
         DataError: there are fewer rows than folds.
@@ -63,13 +65,38 @@ def split_fold(source: Source, task: Task, fold: tuple[int, int]) -> tuple[Part,
     rows, characters = all_rows.size.rows, all_rows.size.characters
     if rows < count:
         raise DataError(f"{rows} rows are too few for {count} folds; give fewer.")
-    held = frozenset(range(number, rows, count))
+    order = list(range(rows))
+    random.Random(0).shuffle(order)
+    held = frozenset(order[number::count])
     rest = frozenset(range(rows)) - held
     part = characters * len(held) // rows
     return (
         Part(Rows(source, left_out=held), DataSize(len(rest), characters - part)),
         Part(Rows(source, left_out=rest), DataSize(len(held), part)),
     )
+
+
+def begin_folds(folder: Path, call: Mapping[str, object]) -> None:
+    """Make the folder of all folds, or go on in one that the same call began.
+
+    Raises:
+        ConfigError: something else is there.
+    """
+    note = folder / "begun.json"
+    words = {name: repr(value) for name, value in call.items() if value is not None}
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not note.is_file():
+            raise ConfigError(f"--out {folder} is not empty; name another folder.")
+        before = read_json(note)
+        differing = sorted(name for name in {*before, *words} if before.get(name) != words.get(name))
+        if differing:
+            raise ConfigError(
+                f"the folds in {folder} were begun with another {', '.join(differing)}; give what was given then, or "
+                "another --out."
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json_atomic(note, words)
 
 
 def summarise(path: Path, scores: Sequence[Mapping[str, float]], task: Task) -> Folds:

@@ -32,12 +32,11 @@ from regard.tasks.base import (
     need,
 )
 from regard.tasks.metrics import score_texts
+from regard.tasks.stretch import find_stretch, length_class, usual_limit
 from regard.tasks.verbs import check_verb, ends, never_written
 
 BEAMS = 4
 """Hypotheses kept at each step where neither the user nor the model says how many."""
-
-_LENGTH_STEP = 16
 
 
 @dataclass(frozen=True)
@@ -115,6 +114,10 @@ class TranslateTask(Task):
             for side in ("source", "target")
         }
 
+    def about(self, stores: Stores) -> dict[str, Any]:
+        """Give `stretch`, see Parts."""
+        return {"stretch": find_stretch(stores)}
+
     def objective(self, stores: Stores, tokenizer: Tokenizer, config: ModelConfig, *, seed: int) -> Any:
         """Give pairs."""
         return Translate(
@@ -174,7 +177,8 @@ def translate(
             translation_en_to_de, which says what stands before each text).
         target_language: the code of the language to translate into ("ro_RO", "fra").
         max_tokens: the longest translation, its end token included, at most the context; None: what the model was
-            published with, or some 20 to 50 more than twice the source, within the context.
+            published with, or some 20 to 50 more than twice the source (more where the run learned longer ones), within
+            the context.
         batch_tokens: source tokens times beams in memory at once.
         on_done: told after each batch how many texts it finished.
 
@@ -204,7 +208,7 @@ def translate(
     if len(waiting) < len(done):
         on_done(len(done) - len(waiting))
     for rows in by_length(sources, waiting, max(1, batch_tokens // settings.num_beams)):
-        usual = min(config.context, 2 * _LENGTH_STEP * _length_class(sources[rows[0]]) + 20)
+        usual = min(config.context, usual_limit(sources[rows[0]], parts.stretch))
         limit = settings.max_tokens if own_limit else usual
         least = min(settings.min_tokens, max_tokens or limit)
         asked = replace(settings, max_tokens=max_tokens or limit, min_tokens=least)
@@ -381,13 +385,9 @@ def by_length(sequences: Sequence[Sequence[int]], numbers: Sequence[int], budget
     group: list[int] = []
     for i in sorted(numbers, key=lambda i: (-len(sequences[i]), i)):
         full = group and (len(group) + 1) * len(sequences[group[0]]) > budget
-        if group and (full or _length_class(sequences[i]) != _length_class(sequences[group[0]])):
+        if group and (full or length_class(sequences[i]) != length_class(sequences[group[0]])):
             yield group
             group = []
         group.append(i)
     if group:
         yield group
-
-
-def _length_class(ids: Sequence[int]) -> int:
-    return -(-len(ids) // _LENGTH_STEP)

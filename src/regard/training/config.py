@@ -23,6 +23,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "batch_tokens": (1, 10**9), "micro_tokens": (1, 10**9), "lr": (0, 100), "warmup": (0, 10**9),
     "decay_fraction": (0, 1), "min_lr_ratio": (0, 1), "beta1": (0, 0.999999), "beta2": (0, 0.99999999),
     "eps": (1e-20, 1), "weight_decay": (0, 100), "clip": (0, 1e9), "label_smoothing": (0, 0.99),
+    "word_dropout": (0, 0.99),
     "ema_decay": (0, 0.99999999), "average_last": (1, 100), "evaluate_every": _COUNT, "save_every": _COUNT,
     "layer_decay": (0.01, 1), "keep": (1, 10_000),
     "log_every": _COUNT, "seed": (0, 2**63 - 1), "max_bad_steps": (1, 10**6),
@@ -76,6 +77,9 @@ class TrainConfig:
     ] = "none"
     clip: Annotated[float, "Largest norm of the whole gradient; 0: no limit."] = 1.0
     label_smoothing: Annotated[float, "Probability spread evenly over the vocabulary in the target."] = 0.0
+    word_dropout: Annotated[
+        float, "For classify and tag: the share of a text's tokens that are hidden, others at each step."
+    ] = 0.0
 
     average: Annotated[Average, "Which weights are evaluated and kept: the last, or a mean of them."] = "none"
     ema_decay: Annotated[float, "For ema: how much of the mean stays at every step."] = 0.999

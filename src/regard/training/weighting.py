@@ -1,4 +1,4 @@
-"""Class weights: rare labels count for more, so that each label weighs the same in the loss as any other."""
+"""What a run's loss has beside the labels: weights that make rare labels count for more, and hidden words."""
 
 from __future__ import annotations
 
@@ -17,20 +17,47 @@ from regard.errors import ConfigError
 from regard.training.config import TrainConfig
 from regard.training.loss import IGNORED, Batch, LossFunction, LossSums, sequence_loss
 
-__all__ = ["balanced_weights", "make_loss", "weighted_loss"]
+__all__ = ["balanced_weights", "hiding_loss", "make_loss", "weighted_loss"]
 
 
-def make_loss(config: TrainConfig, model: ModelConfig, stores: Mapping[str, TokenStore]) -> LossFunction:
-    """Give the loss of a run, with a weight for each label where it was asked for.
+def make_loss(
+    config: TrainConfig, model: ModelConfig, stores: Mapping[str, TokenStore], *, hidden: int | None = None
+) -> LossFunction:
+    """Give the loss of a run, with a weight for each label and with hidden words where they were asked for.
 
     Args:
         config: says so.
         model: with the labels.
         stores: the training data; "label" or "tag" holds the numbers of the labels.
+        hidden: the id that stands in the place of a hidden word; None: the padding's.
 
     Raises:
-        ConfigError: class weights for a task without classes, or with several for a text.
+        ConfigError: class weights for a task without classes, or with several for a text; hidden words for a task
+            without classes.
     """
+    loss = _weighted_loss(config, model, stores)
+    if not config.word_dropout:
+        return loss
+    if model.head not in ("classify", "tag"):
+        raise ConfigError(f"word_dropout={config.word_dropout:g} is for classify and tag; leave it out.")
+    return hiding_loss(loss, config.word_dropout, (model.pad_id or 0) if hidden is None else hidden)
+
+
+def hiding_loss(loss: LossFunction, probability: float, hidden: int) -> LossFunction:
+    """Make a loss for which each token of `ids` (B, T) is `hidden` with a probability, drawn from torch's generator.
+
+    Source: Iyyer et al. 2015, "Deep Unordered Composition Rivals Syntactic Methods for Text Classification", 2.3.
+    """
+
+    def of_the_rest(model: Any, batch: Batch) -> LossSums:
+        ids: Tensor = batch["ids"]
+        gone = torch.rand(ids.shape, device=ids.device) < probability
+        return loss(model, {**batch, "ids": ids.masked_fill(gone, hidden)})
+
+    return of_the_rest
+
+
+def _weighted_loss(config: TrainConfig, model: ModelConfig, stores: Mapping[str, TokenStore]) -> LossFunction:
     if config.class_weights == "none":
         return partial(sequence_loss, smoothing=config.label_smoothing)
     if model.head not in ("classify", "tag") or model.multi_label:
