@@ -47,9 +47,10 @@ class Clock:
     def over(self, minutes: float) -> bool:
         """Tell whether a run must end to keep its limit: the last evaluation and that of the best weights are in it.
 
-        They are taken to last as long as the longest so far, and get a quarter of the limit at most.
+        They are taken to last as long as the longest so far, and get 3 % of the limit at most: a short run would
+        else learn too little.
         """
-        return self.elapsed() + min(2 * self._longest, minutes * 15) >= minutes * 60
+        return self.elapsed() + min(2 * self._longest, 0.03 * minutes * 60) >= minutes * 60
 
     def rate(self) -> float:
         """Give tokens per second of the steps since the last call; NaN if there was none."""
