@@ -6,7 +6,6 @@ import base64
 import json
 import math
 import re
-import shutil
 import time
 import zlib
 from collections.abc import Iterator
@@ -30,10 +29,6 @@ HOSTILE = [
     "<script>window.hit=1</script>", "<img src=x onerror=window.hit=1>", "</script><script>window.hit=1</script>",
     "\u202eevil\u202c", "\x1b[31mred\x1b[0m", "", "  ", "\u200b", "<!--", "&lt;b&gt;", "\ud800", "東京", "שלום",
     "']];window.hit=1;//", "{window.hit=1}", "\u2028", "x" * 300,
-]  # fmt: skip
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 
 
@@ -99,19 +94,6 @@ def hostile_look() -> Look:
     text = side("text", HOSTILE)
     layer = captured("encoder.0", len(HOSTILE), len(HOSTILE))
     return Look({"text": text}, {"encoder.0": layer}, "<b>model</b>")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Give the machine's Chromium; what needs it is skipped by name where there is none."""
-    found = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
-    if found is None:
-        pytest.skip("needs Chromium")
-    sync = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    with sync.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

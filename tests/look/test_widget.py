@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -31,27 +30,7 @@ from regard.look.draw import widget as module
 from regard.look.draw.widget import LookWidget, mime_bundle
 
 VIEW = "application/vnd.jupyter.widget-view+json"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-sync",
-]
 HAS_WEIGHT = "root => root.querySelector('.rg-weight')?.dataset.weight !== undefined"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Give the machine's Chromium; what needs it is skipped by name where there is none."""
-    found = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
-    if found is None:
-        pytest.skip("needs Chromium")
-    sync = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    with sync.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 def test_the_widget_holds_the_payload_and_the_component() -> None:

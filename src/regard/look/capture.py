@@ -197,7 +197,6 @@ class Capture:
     ) -> None:
         self.layers, self.values, self.budget = layers, values, budget
         self.held = 0
-        self._kept: dict[str, Captured] = {}
         self._batches: dict[str, list[Captured]] = {}
         self._folder: Path | None = None
         self._files = 0

@@ -11,11 +11,11 @@ in their place.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -34,22 +34,6 @@ _SHORT = 160  # tokens up to which a CPU trains faster on plain products
 Kernel = Literal["auto", "fused", "reference", "flex"]
 _kernel: ContextVar[Kernel] = ContextVar("kernel", default="auto")
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
-
-
-@runtime_checkable
-class Listener(Protocol):
-    """Be called in place of the kernel, and give the mixed values (B, H, T, K)."""
-
-    def __call__(
-        self,
-        attend: Attend,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Mask,
-        bias: Bias | Tensor | None,
-    ) -> Tensor:
-        """Attend with `attend`, and keep what is wanted of it."""
 
 
 @dataclass
@@ -242,6 +226,10 @@ class Attend:
         if allowed is not None and mask.can_blank_a_row(query.shape[2], key.shape[2]):
             mixed = mixed.masked_fill(~allowed.any(-1, keepdim=True), 0.0)
         return mixed
+
+
+Listener = Callable[[Attend, Tensor, Tensor, Tensor, Mask, Bias | Tensor | None], Tensor]
+"""Is called in place of the kernel with query, key, value, mask and bias; attends, and gives the mixed values."""
 
 
 class Attention(nn.Module):

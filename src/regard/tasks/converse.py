@@ -25,7 +25,7 @@ from regard.tasks.base import (
     Values,
     small_or_large,
 )  # fmt: skip
-from regard.training.loss import sequence_loss, validation_loss
+from regard.tasks.held_out import held_out_loss
 
 __all__ = ["ChatTask", "encode_conversation"]
 
@@ -89,10 +89,7 @@ class ChatTask(Task):
             tokens_per_batch=8192,
             shuffle=False,
         )
-        most = min(batches.num_batches(0), 16) if quick else batches.num_batches(0)
-        found = validation_loss(
-            parts.module, (batches.batch(0, k) for k in range(most)), sequence_loss, should_stop=should_stop
-        )
+        found = held_out_loss(parts.module, batches, most=16 if quick else None, should_stop=should_stop)
         return Evaluation({"nats": found["nll"], "perplexity": math.exp(min(found["nll"], 700))})
 
 

@@ -24,7 +24,7 @@ from regard.tasks.base import (
     small_or_large,
     text_store,
 )  # fmt: skip
-from regard.training.loss import sequence_loss, validation_loss
+from regard.tasks.held_out import held_out_loss
 
 NUM_SENTINELS = 64
 
@@ -94,8 +94,5 @@ class DenoiseTask(Task):
             tokens_per_batch=8192,
             shuffle=False,
         )
-        most = min(batches.num_batches(0), 8) if quick else batches.num_batches(0)
-        found = validation_loss(
-            parts.module, (batches.batch(0, k) for k in range(most)), sequence_loss, should_stop=should_stop
-        )
+        found = held_out_loss(parts.module, batches, most=8 if quick else None, should_stop=should_stop)
         return Evaluation({"nats": found["nll"]})

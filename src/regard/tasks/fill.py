@@ -31,9 +31,10 @@ from regard.tasks.base import (
     text_store,
 )  # fmt: skip
 from regard.tasks.framing import best_windows, refuse, states
+from regard.tasks.held_out import held_out_loss
 from regard.tasks.inputs import Input, batches, check_lengths, make_inputs
 from regard.tasks.verbs import check_verb
-from regard.training.loss import IGNORED, LossSums, to_device, validation_loss
+from regard.training.loss import IGNORED, LossSums, to_device
 
 _SPELLINGS = r"\[MASK\]|<mask>|_{3,}"
 _CONTINUES = "##"  # before the pieces of WordPiece that go on with a word
@@ -113,7 +114,6 @@ class FillTask(Task):
         """Give the share of hidden tokens found, always the same ones, and the loss in nats for each."""
         examples = self.objective(stores, parts.tokenizer, parts.config, seed=0)
         batches = Batches(examples, tokens_per_batch=8192, shuffle=False)
-        most = min(batches.num_batches(0), 8) if quick else batches.num_batches(0)
 
         def loss(model: Any, batch: Any) -> LossSums:
             scored = batch["labels"] != IGNORED
@@ -122,9 +122,8 @@ class FillTask(Task):
             nll = torch.nn.functional.cross_entropy(logits.float(), truths, reduction="sum")
             return LossSums(nll, nll, len(truths), (logits.argmax(-1) == truths).sum())
 
-        found = validation_loss(
-            parts.module, (batches.batch(0, k) for k in range(most)), loss, should_stop=should_stop
-        )
+        most = 8 if quick else None
+        found = held_out_loss(parts.module, batches, most=most, loss=loss, should_stop=should_stop)
         sample = _sample(parts, batches.batch(0, 0))
         return Evaluation({"accuracy": found["accuracy"], "nats": found["nll"]}, sample)
 

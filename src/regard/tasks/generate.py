@@ -33,10 +33,10 @@ from regard.tasks.base import (
     marks,
     text_store,
 )  # fmt: skip
+from regard.tasks.held_out import held_out_loss
 from regard.tasks.translate import Candidate
 from regard.tasks.verbs import check_verb, ends
 from regard.tasks.writing import Row, Way, Writer, groups, opened, write_window
-from regard.training.loss import sequence_loss, validation_loss
 
 TEMPERATURE = 0.8
 """Of samples, where neither the user nor the model says how."""
@@ -143,11 +143,7 @@ def evaluate_likelihood(
 ) -> Evaluation:
     """Average a decoder's negative log-likelihood over held-out text."""
     batches = Batches(examples, tokens_per_batch=tokens, shuffle=False)
-    most = min(batches.num_batches(0), 8) if quick else batches.num_batches(0)
-    found = validation_loss(
-        parts.module, (batches.batch(0, k) for k in range(most)), sequence_loss, should_stop=should_stop
-    )
-    nats = found["nll"]
+    nats = held_out_loss(parts.module, batches, most=8 if quick else None, should_stop=should_stop)["nll"]
     metrics = {"nats": nats, "perplexity": math.exp(min(nats, 700))}
     store = text_store(stores)
     measured = np.asarray(
