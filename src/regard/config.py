@@ -109,6 +109,7 @@ class ModelConfig:
     labels: tuple[str, ...] = ()
     label_bias: bool = True
     multi_label: bool = False  # a text has any number of the labels, each by a sigmoid of its own
+    head_transitions: bool = False  # a tagger scores which tag follows which (Lafferty et al. 2001)
 
     dropout: float = 0.0
     attention_dropout: float = 0.0
@@ -249,6 +250,8 @@ def _check_effect(c: ModelConfig) -> None:
         )
     if c.multi_label and c.head != "classify":
         raise ConfigError(f"multi_label is for head='classify', not {c.head!r}.")
+    if c.head_transitions and c.head != "tag":
+        raise ConfigError(f"head_transitions is for head='tag', not {c.head!r}.")
     if c.global_layers and c.window is None:
         raise ConfigError(
             f"global_layers={list(c.global_layers)} has no effect without a window; set window too."
@@ -323,6 +326,7 @@ def _parameter_counts(c: ModelConfig) -> dict[str, int]:
     transform = d * d + (d if c.bias else 0) + norm if c.head_transform else 0
     outputs = {"classify": len(c.labels), "tag": len(c.labels), "span": 2}.get(c.head, 0)
     head = transform + outputs * (d + int(c.label_bias))
+    head += outputs * (outputs + 2) if c.head_transitions else 0
     if c.head == "lm":
         head += (0 if c.tie_embeddings else c.vocab_size * d) + (c.vocab_size if c.output_bias else 0)
     return {

@@ -59,6 +59,7 @@ HELP: Final[dict[str, str]] = {
     "labels": "The labels to choose between.",
     "label_bias": "Whether the labels' output has a bias.",
     "multi_label": "Whether a text has any number of the labels.",
+    "head_transitions": "Whether a tagger scores which tag follows which; such models are kept in our format alone.",
     "dropout": "Probability of blanking a number of a sublayer's result.",
     "attention_dropout": "Probability of blanking an attention weight.",
     "ffn_dropout": "Probability of blanking an inner number of the feed-forward.",

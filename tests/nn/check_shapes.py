@@ -13,9 +13,9 @@ with install_import_hook(["regard.nn", "regard.models"], "beartype.beartype"):
     from tests.models.zoo import SORTS, model, pad, rows
 
     from regard.models import decoding, transformer
-    from regard.nn import attention, block, cache, layers, masks, positions
+    from regard.nn import attention, block, cache, crf, layers, masks, positions
 
-CHECKED = (attention, block, cache, layers, masks, positions, decoding, transformer)
+CHECKED = (attention, block, cache, crf, layers, masks, positions, decoding, transformer)
 
 
 def expect_refusal(call) -> None:
@@ -83,6 +83,15 @@ def main() -> None:
         net = model("encoder/learned/layernorm/post", pooling=pooling, **single)
         net(torch.zeros(2, 3, dtype=torch.long), segments=torch.ones(2, 3, dtype=torch.long))
     layers.Dropout(0.5)(x)
+    tagger = model("encoder/rotary/rmsnorm/pre", head="tag", labels=("a", "b"), head_transitions=True)
+    words = torch.tensor([[False, True, True], [False, False, True]])
+    emissions, real = crf.side_by_side(tagger(torch.zeros(2, 3, dtype=torch.long))[words], words)
+    tags, chain = torch.zeros(2, 2, dtype=torch.long), tagger.head.transitions
+    for of_tags in (chain.given, chain.score):
+        of_tags(emissions, tags, real)
+    for of_words in (chain.log_partition, chain.best, chain.marginals):
+        of_words(emissions, real)
+    expect_refusal(lambda: chain.best(emissions[0], real))
     ours = attention.Attention.from_torch(torch.nn.MultiheadAttention(16, 4))
     ours.with_weights(x, x[:, :2], mask=masks.Mask(keys=torch.ones(2, 2, dtype=torch.bool)))
     ours.to_torch()

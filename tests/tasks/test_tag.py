@@ -24,7 +24,8 @@ ROWS = [
 
 
 def tagger(kind: Any = "encoder", words: str = "char") -> Parts:
-    return make_parts(kind, words=words, **TASK.model_changes(make_parts(kind).config, TAGS))
+    changes = TASK.model_changes(make_parts(kind).config, TAGS)
+    return make_parts(kind, words=words, **{**changes, "head_transitions": False})
 
 
 def stored(parts: Parts, folder: Path, rows: list[dict[str, Any]] = ROWS) -> Stores:

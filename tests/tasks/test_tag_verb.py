@@ -28,7 +28,7 @@ TAGS = ("B-X", "B-Y", "I-X", "O")
 
 
 def tagger(kind: Any = "encoder", words: str = "char", **changes: Any) -> Parts:
-    return make_parts(kind, words=words, **TASK.model_changes(make_parts(kind).config, TAGS), **changes)
+    return make_parts(kind, words=words, head="tag", labels=TAGS, **changes)
 
 
 @torch.no_grad()
@@ -121,8 +121,7 @@ def _lower(kind: str, published: bool) -> Parts:
     """Make a tagger whose tokenizer changes case, and whose random tags are mostly not O."""
     parts = tagger()
     tokens = Tokenizer.train(["the dog was tired été"], kind=kind, vocab_size=300, lowercase=True)
-    changes = {**TASK.model_changes(parts.config, TAGS), "context": 24}
-    config = parts.config.replace(vocab_size=tokens.vocab_size, **changes)
+    config = parts.config.replace(vocab_size=tokens.vocab_size, context=24)
     torch.manual_seed(1)
     module = build(config).eval()
     made = replace(parts, module=module, tokenizer=tokens, config=config)

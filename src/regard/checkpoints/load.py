@@ -227,6 +227,9 @@ def family_config(config: ModelConfig, family: str | None = None) -> tuple[str |
     """
     if family is not None and family not in FAMILIES:
         raise ConfigError(f"{family!r} is no family known here. {suggest(family, FAMILIES)}".strip())
+    if family is not None and config.head_transitions:
+        raise ConfigError(f"{family} has no scores of which tag follows which; write ours, or train without them "
+                          "(head_transitions=False).")  # fmt: skip
     for name in FAMILIES if family is None else [family]:
         if (settings := write_config(FAMILIES[name], config)) is not None:
             return name, settings

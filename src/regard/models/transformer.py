@@ -14,6 +14,7 @@ from regard.errors import ConfigError
 from regard.models.decoding import Decoding
 from regard.nn.block import Block
 from regard.nn.cache import Cache
+from regard.nn.crf import Transitions
 from regard.nn.layers import Dropout, activate, make_norm
 from regard.nn.masks import Mask
 from regard.nn.positions import Terms, make_position
@@ -76,7 +77,10 @@ class Stack(nn.Module):
 
 
 class Head(nn.Module):
-    """Score, from final states, every token of the vocabulary, every label, or an answer's start and end."""
+    """Score, from final states, every token of the vocabulary, every label, or an answer's start and end.
+
+    Of tags, what it gives are the scores of single words; `transitions`, where there are any, add which follows which.
+    """
 
     def __init__(self, config: ModelConfig, embedding: nn.Embedding) -> None:
         super().__init__()
@@ -87,6 +91,7 @@ class Head(nn.Module):
             nn.Linear(config.width, config.width, bias=config.bias) if config.head_transform else None
         )
         self.transform_norm = make_norm(config) if config.head_transform else None
+        self.transitions = Transitions(len(config.labels)) if config.head_transitions else None
         if config.head in ("classify", "tag", "span"):
             outputs = 2 if config.head == "span" else len(config.labels)
             self.output = nn.Linear(config.width, outputs, bias=config.label_bias)

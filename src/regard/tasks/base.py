@@ -108,6 +108,7 @@ class Task(ABC):
     higher_is_better: ClassVar[bool] = True
     writes: ClassVar[bool] = False  # whether its measure is of texts that it writes
     joins_documents: ClassVar[bool] = False  # whether a text is a stream that may be cut anywhere
+    adjustable: ClassVar[tuple[str, ...]] = ()  # those of its model_changes that a user may set otherwise
 
     def texts(self, values: Values) -> Iterator[str]:
         """Give the texts of a row that the tokenizer is trained on."""

@@ -70,6 +70,7 @@ class _Unit:
     end: int
     rows: list[NDArray[Any]]
     begins: bool
+    tag: int | None = None  # where it isn't for the rows to say
 
 
 def clusters(text: str) -> list[int]:
@@ -165,7 +166,8 @@ def _is_sign(character: str) -> bool:
 
 
 def find_entities(
-    text: str, places: Sequence[Span], rows: Rows, begins: Sequence[bool], labels: Sequence[str], *, strategy: str
+    text: str, places: Sequence[Span], rows: Rows, begins: Sequence[bool], labels: Sequence[str], *, strategy: str,
+    chosen: Sequence[int] | None = None,
 ) -> tuple[Entity, ...]:  # fmt: skip
     """Find entities in a text from the probabilities of its tokens' tags.
 
@@ -182,11 +184,13 @@ def find_entities(
         strategy: "none" gives each token that isn't "O", with its tag. "simple" joins tokens of one kind. The others
             give each word one tag before words of one kind are joined: that of its "first" token, of the mean of its
             tokens' probabilities ("average"), or of its surest token ("max").
+        chosen: the tag of each token, chosen already: the rows only say how sure that is. What is joined has the tag
+            of its first token.
     """
-    units = _units(text, places, rows, begins)
+    units = _units(text, places, rows, begins, chosen)
     if strategy in ("first", "average", "max"):
         units = _words(units)
-    tagged = [_tag(unit.rows, strategy) for unit in units]
+    tagged = [_tag(unit, strategy) for unit in units]
     names = [labels[number] for number, _ in tagged]
     if strategy == "none":
         found = [(name, i, i + 1) for i, name in enumerate(names) if name != "O"]
@@ -201,12 +205,15 @@ def find_entities(
     )  # fmt: skip
 
 
-def _units(text: str, places: Sequence[Span], rows: Rows, begins: Sequence[bool]) -> list[_Unit]:
+def _units(
+    text: str, places: Sequence[Span], rows: Rows, begins: Sequence[bool], chosen: Sequence[int] | None
+) -> list[_Unit]:
     """Bring tokens to whole characters without the spaces around them, and join those that share one."""
     bounds = clusters(text)
     found: list[_Unit] = []
     units: list[_Unit] = []
-    for (start, end), row, begin in zip(places, rows, begins, strict=True):
+    tags = [None] * len(places) if chosen is None else chosen
+    for (start, end), row, begin, tag in zip(places, rows, begins, tags, strict=True):
         part = text[start:end]
         start, end = end - len(part.lstrip()), start + len(part.rstrip())
         if start >= end:
@@ -214,7 +221,7 @@ def _units(text: str, places: Sequence[Span], rows: Rows, begins: Sequence[bool]
         start = bounds[start]
         while end < len(text) and bounds[end] != end:
             end += 1
-        found.append(_Unit(start, end, [row], begin))
+        found.append(_Unit(start, end, [row], begin, tag))
     # A normaliser may change the order of combining marks, and with it that of tokens.
     for unit in sorted(found, key=lambda unit: (unit.start, unit.end)):
         if units and unit.start < units[-1].end:
@@ -229,15 +236,18 @@ def _words(units: Sequence[_Unit]) -> list[_Unit]:
     words: list[_Unit] = []
     for unit in units:
         if not words or unit.begins:
-            words.append(_Unit(unit.start, unit.end, [*unit.rows], True))
+            words.append(_Unit(unit.start, unit.end, [*unit.rows], True, unit.tag))
         else:
             words[-1].end = unit.end
             words[-1].rows += unit.rows
     return words
 
 
-def _tag(rows: Rows, strategy: str) -> tuple[int, float]:
+def _tag(unit: _Unit, strategy: str) -> tuple[int, float]:
     """Choose a tag and give its probability."""
+    rows = unit.rows
+    if unit.tag is not None:
+        return unit.tag, float(rows[0][unit.tag])
     if strategy == "first":
         row = rows[0]
     elif strategy == "max":

@@ -304,11 +304,12 @@ def fit_model(
         "vocab_size": words.vocab_size, "pad_id": words.pad_id, "bos_id": words.bos_id, "eos_id": words.eos_id,
         "start_id": None, **task.model_changes(base, labels),
     }  # fmt: skip
-    clash = [name for name in tied_to_data if name in changes]
+    clash = [name for name in tied_to_data if name in changes and name not in task.adjustable]
     if clash:
         raise ConfigError(f"{', '.join(clash)} follows from the task and its data; leave it out.")
-    tied_to_data["vocab_size"] += task.extra_tokens(base.replace(**changes))
-    return base.replace(**tied_to_data, **changes)
+    free = {name: value for name, value in changes.items() if name not in task.adjustable}
+    tied_to_data["vocab_size"] += task.extra_tokens(base.replace(**free))
+    return base.replace(**{**tied_to_data, **changes})
 
 
 def encode_part(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from regard.config import ModelConfig
+from regard.config import ModelConfig, check_types
 from regard.errors import ConfigError, suggest
 from regard.tasks.base import DataSize, Task
 from regard.tasks.preparation import base_model, check_tokenizer
@@ -33,6 +33,7 @@ _OF_MODEL: dict[str, tuple[Callable[[ModelConfig], bool], str]] = {
     "output_bias": (lambda c: c.head == "lm", "a task that predicts tokens"),
     "pooling": (lambda c: c.head == "classify", "classify"),
     "pooler": (lambda c: c.head == "classify", "classify"),
+    "head_transitions": (lambda c: c.head == "tag", "tag"),
 }
 
 
@@ -130,7 +131,9 @@ def check_early(
     choose_device(config.device)
     if model is None:
         of_model = {**spec.model_settings, **of_model}
-    base_model(task, model or spec.model).replace(**of_model)
+    free = {name: value for name, value in of_model.items() if name not in task.adjustable}
+    base_model(task, model or spec.model).replace(**free)
+    check_types(of_model)
     check_tokenizer(tokenizer, vocab_size, lowercase, spec)
 
 

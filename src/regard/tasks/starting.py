@@ -143,7 +143,7 @@ def fit_start(start: Start, task: Task, labels: tuple[str, ...], changes: Mappin
     Raises:
         ConfigError: a setting that follows from the model.
     """
-    allowed = CHANGEABLE if task.joins_documents else CHANGEABLE[1:]
+    allowed = (*(CHANGEABLE if task.joins_documents else CHANGEABLE[1:]), *task.adjustable)
     fixed = [name for name in changes if name not in allowed]
     if fixed:
         raise ConfigError(
@@ -201,7 +201,7 @@ def _of_family(start: Start, wanted: Mapping[str, Any]) -> ModelConfig | None:
 def _no_head(config: ModelConfig) -> dict[str, Any]:
     """Give the fields that belong to a head, as they are without one."""
     bare = ModelConfig(kind="encoder", vocab_size=8)
-    names = ("output_bias", "pooler", "label_bias", "output_scale", "logit_softcap")
+    names = ("output_bias", "pooler", "label_bias", "output_scale", "logit_softcap", "head_transitions")
     return {name: getattr(bare, name) for name in names} | {"head_transform": False}
 
 

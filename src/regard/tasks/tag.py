@@ -18,6 +18,7 @@ from regard.data.store import TokenStore
 from regard.data.tokenizers import Tokenizer
 from regard.errors import ConfigError, DataError, suggest
 from regard.generate.config import check_count
+from regard.nn.crf import Transitions, side_by_side
 from regard.tasks.base import (
     DataSize,
     Evaluation,
@@ -50,6 +51,7 @@ class TagTask(Task):
     fields: ClassVar[tuple[str, ...]] = ("words", "tags")
     kinds: ClassVar[tuple[Kind, ...]] = ("encoder", "decoder")
     metric: ClassVar[str] = "f1"
+    adjustable: ClassVar[tuple[str, ...]] = ("head_transitions",)
 
     def texts(self, values: Values) -> Iterator[str]:
         """Give the sentence."""
@@ -65,8 +67,9 @@ class TagTask(Task):
         return tuple(found)
 
     def model_changes(self, config: ModelConfig, labels: tuple[str, ...]) -> dict[str, Any]:
-        """Ask for a head over the tags."""
-        return {"head": "tag", "labels": labels, "head_transform": False}
+        """Ask for a head over the tags, with scores of which follows which, unless a tagger is given."""
+        transitions = config.head != "tag" or config.head_transitions
+        return {"head": "tag", "labels": labels, "head_transform": False, "head_transitions": transitions}
 
     def suit(self, size: DataSize) -> Suit:
         """Choose by the number of characters."""
@@ -112,16 +115,17 @@ class TagTask(Task):
         """Give precision, recall and F1 of whole spans, and the share of right tags."""
         objective = self.objective(stores, parts.tokenizer, parts.config, seed=0)
         data = Batches(objective, tokens_per_batch=16_384, shuffle=False)
-        names = parts.config.labels
+        names, chain = parts.config.labels, _chain(parts)
         answers: list[list[str]] = []
         truths: list[list[str]] = []
         for k in range(data.num_batches(0)):
             batch = to_device(data.batch(0, k), parts.device)
-            best = parts.module(batch["ids"], key_mask=batch["key_mask"]).argmax(-1)
-            for row, labels in zip(best, batch["labels"], strict=True):
-                first = labels != IGNORED
-                answers.append([names[i] for i in row[first].tolist()])
-                truths.append([names[i] for i in labels[first].tolist()])
+            first = batch["labels"] != IGNORED
+            logits, mask = side_by_side(parts.module(batch["ids"], key_mask=batch["key_mask"])[first], first)
+            best = logits.argmax(-1) if chain is None else chain.best(logits, mask)
+            for row, labels, real, own in zip(best, batch["labels"], mask, first, strict=True):
+                answers.append([names[i] for i in row[real].tolist()])
+                truths.append([names[i] for i in labels[own].tolist()])
             if should_stop() or (quick and len(answers) >= 5000):
                 break
         precision, recall, f1 = score_spans(answers, truths)
@@ -168,7 +172,8 @@ def tag(
 ) -> list[Tagging]:  # fmt: skip
     """Find entities, or parts of speech, with their places in the texts as given.
 
-    What a text gives depends on it alone, never on its neighbours.
+    What a text gives depends on it alone, never on its neighbours. A model with scores of which tag follows which
+    gives a text's best sequence of tags, and a word's score is the probability of its tag over all sequences.
 
     Args:
         parts: a model with a head over tags, and its tokenizer.
@@ -190,15 +195,16 @@ def tag(
     encoded = [_encoded(parts, text) for text in texts]
     inputs = _inputs(parts, encoded, windows)
     refuse_long(inputs, parts.config, texts)
-    rows = _probabilities(parts, encoded, inputs, batch_tokens)
+    rows, chosen = _decide(parts, encoded, _logits(parts, encoded, inputs, batch_tokens), batch_tokens)
     read: list[list[int]] = [[] for _ in texts]
     for window in inputs:
         read[window.text].append(len(window.ids))
     results = []
     for number, (text, one) in enumerate(zip(texts, encoded, strict=True)):
         entities = find_entities(
-            text, one.places, list(rows[number]), one.begins, parts.config.labels, strategy=strategy
-        )
+            text, one.places, list(rows[number]), one.begins, parts.config.labels, strategy=strategy,
+            chosen=chosen[number],
+        )  # fmt: skip
         results.append(Tagging(entities, sum(read[number]), len(read[number])))
     return results
 
@@ -249,17 +255,17 @@ def _encoded(parts: Parts, text: str) -> _Encoded:
 
 
 @torch.inference_mode()
-def _probabilities(
+def _logits(
     parts: Parts, encoded: Sequence[_Encoded], inputs: Sequence[Input], batch_tokens: int
 ) -> list[NDArray[np.float64]]:
-    """Give for each text the probabilities (tokens, tags), each token's from the window that shows most around it."""
+    """Give for each text the logits (tokens, tags), each token's from the window that shows most around it."""
     count = len(parts.config.labels)
     rows = [np.zeros((len(one.ids), count)) for one in encoded]
     nearest = [np.full(len(one.ids), -1.0) for one in encoded]
     for batch in batches(parts, [one for one in inputs if one.count], batch_tokens=batch_tokens):
         given = {} if batch.segments is None else {"segments": batch.segments}
         logits = parts.module(batch.ids, key_mask=batch.mask, **given)
-        found = logits.float().cpu().double().softmax(-1).numpy()
+        found = logits.float().cpu().double().numpy()
         for one, row in zip(batch.inputs, found, strict=True):
             here = slice(one.first, one.first + one.count)
             near = _from_cuts(one, len(encoded[one.text].ids), causal=parts.config.kind == "decoder")
@@ -268,6 +274,40 @@ def _probabilities(
             rows[one.text][here][better] = row[one.start : one.start + one.count][better]
             nearest[one.text][here][better] = near[better]
     return rows
+
+
+@torch.inference_mode()
+def _decide(
+    parts: Parts, encoded: Sequence[_Encoded], logits: Sequence[NDArray[np.float64]], batch_tokens: int
+) -> tuple[list[NDArray[np.float64]], list[list[int] | None]]:
+    """Give for each text the probabilities (tokens, tags); and each token's tag, None: its likeliest one.
+
+    With scores of which tag follows which, both are those of a word in the whole text, its windows joined, and stand
+    at its first token.
+    """
+    chain = _chain(parts)
+    if chain is None:
+        return [torch.from_numpy(row).softmax(-1).numpy() for row in logits], [None] * len(logits)
+    begins = [np.flatnonzero(one.begins) for one in encoded]
+    rows = [np.zeros_like(row) for row in logits]
+    tags = [np.zeros(len(row), np.int64) for row in logits]
+    order = sorted((i for i, own in enumerate(begins) if len(own)), key=lambda i: -len(begins[i]))
+    while order:
+        size = max(1, batch_tokens // len(begins[order[0]]))
+        group, order = order[:size], order[size:]
+        counts = torch.tensor([len(begins[i]) for i in group])
+        words = torch.from_numpy(np.concatenate([logits[i][begins[i]] for i in group]))
+        emissions, mask = side_by_side(words, torch.arange(int(counts[0])) < counts[:, None])
+        best, shares = chain.best(emissions, mask).numpy(), chain.marginals(emissions, mask).numpy()
+        for i, row, own in zip(group, best, shares, strict=True):
+            tags[i][begins[i]] = row[: len(begins[i])]
+            rows[i][begins[i]] = own[: len(begins[i])]
+    return rows, [own.tolist() for own in tags]
+
+
+def _chain(parts: Parts) -> Transitions | None:
+    """Give a model's scores of which tag follows which."""
+    return getattr(parts.module.head, "transitions", None)
 
 
 def _from_cuts(one: Input, total: int, *, causal: bool) -> NDArray[np.float64]:

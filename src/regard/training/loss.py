@@ -13,6 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.checkpoint import checkpoint
 
 from regard.errors import DataError
+from regard.nn.crf import side_by_side
 
 __all__ = [
     "IGNORED",
@@ -20,6 +21,7 @@ __all__ = [
     "LossFunction",
     "LossSums",
     "cross_entropy",
+    "label_logits",
     "sequence_loss",
     "validation_loss",
 ]
@@ -129,11 +131,35 @@ def cross_entropy(
     return torch.stack([p[0] for p in parts]).sum(), tokens, torch.stack([p[1] for p in parts]).sum()
 
 
+def label_logits(model: Any, labels: Tensor) -> Callable[[Tensor], Tensor]:
+    """Give what turns the states of all scored positions (n, D) into logits (n, V).
+
+    That is the model's head. Where it has scores of which tag follows which, the logits of a word are those given the
+    tag of the word before it, and the sum of their cross-entropies is the exact negative log-likelihood of the
+    sentences; see `nn.crf.Transitions`.
+
+    Args:
+        model: an Encoder or a Decoder.
+        labels: (B, T); IGNORED where a position isn't scored. A row is a sentence.
+    """
+    chain = getattr(model.head, "transitions", None)
+    if chain is None:
+        return model.head
+
+    def logits(states: Tensor) -> Tensor:
+        scored = labels != IGNORED
+        emissions, mask = side_by_side(model.head(states), scored)
+        tags, _ = side_by_side(labels[scored], scored)
+        return chain.given(emissions, tags, mask)[mask]
+
+    return logits
+
+
 def sequence_loss(model: Any, batch: Batch, smoothing: float = 0.0, *, chunk: int | None = None) -> LossSums:
     """Score any of the library's batches; which objective it is shows in its fields.
 
     - `source` and `target_in`: an encoder-decoder learns `target_out`.
-    - `ids` and `labels` (B, T): every position has a label, or IGNORED: generate, fill, tag.
+    - `ids` and `labels` (B, T): every position has a label, or IGNORED: generate, fill, tag (see `label_logits`).
     - `ids` and `labels` (B,): one label for the whole sequence: classify; `correct` counts the right ones.
     - `ids` and `classes` (B, L), 0 or 1: any of the labels, each a yes or no of its own; `correct` counts the sequences
       with all of them right. The loss of a sequence is the sum over the labels.
@@ -160,7 +186,10 @@ def sequence_loss(model: Any, batch: Batch, smoothing: float = 0.0, *, chunk: in
         loss, nll = _SmoothedCrossEntropy.apply(logits, labels, smoothing)
         return LossSums(loss, nll, labels.numel(), (logits.detach().argmax(-1) == labels).sum())
     hidden = model.hidden(batch["ids"], **context)
-    loss, tokens, nll = cross_entropy(hidden, model.head, labels, smoothing=smoothing, chunk=chunk)
+    if getattr(model.head, "transitions", None) is not None:
+        chunk = None  # the words of a sentence need each other
+    head = label_logits(model, labels)
+    loss, tokens, nll = cross_entropy(hidden, head, labels, smoothing=smoothing, chunk=chunk)
     return LossSums(loss, nll, tokens)
 
 

@@ -25,6 +25,9 @@ __all__ = [
 
 
 _BLOCK = re.compile(r"(stack|encoder|decoder)\.blocks\.(\d+)\.")
+# A score of which tag follows which is one number, which Adam moves by the rate itself; a logit is a sum over as many
+# weights as the model is wide, all of which move. At one rate the scores would not get anywhere (docs/log.md).
+_TRANSITIONS, _TRANSITIONS_RATE = "head.transitions.", 10.0
 _BELOW_BLOCKS = re.compile(r"\w*embedding\.|\w+\.(position|window_position|norm_in)\.")
 
 
@@ -39,7 +42,8 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
     one learning rate and one weight decay serve both. It costs about twenty products of the smaller side per
     matrix and step, whatever the batch, so it pays when a step holds many more tokens than the model is wide.
 
-    With a `layer_decay` below 1 each group of parameters has a `scale` of its own, see `layer_scales`.
+    With a `layer_decay` below 1 each group of parameters has a `scale` of its own, see `layer_scales`. Scores of which
+    tag follows which learn ten times as fast as the rest of the head.
 
     Source: "Muon is Scalable for LLM Training", section 2.2, for the scale.
     """
@@ -48,6 +52,7 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
     hidden = hidden_matrices(model)
     decayed = hidden | _other_matrices(model)
     scales = layer_scales(named, config.layer_decay)
+    scales |= {n: s * _TRANSITIONS_RATE for n, s in scales.items() if n.startswith(_TRANSITIONS)}
     optimizers: list[Optimizer] = []
     rest = dict(named)
     if config.optimizer == "muon" and hidden:

@@ -15,7 +15,7 @@ from regard.config import ModelConfig
 from regard.data.store import TokenStore
 from regard.errors import ConfigError
 from regard.training.config import TrainConfig
-from regard.training.loss import IGNORED, Batch, LossFunction, LossSums, sequence_loss
+from regard.training.loss import IGNORED, Batch, LossFunction, LossSums, label_logits, sequence_loss
 
 __all__ = ["balanced_weights", "hiding_loss", "make_loss", "weighted_loss"]
 
@@ -81,7 +81,10 @@ def balanced_weights(labels: Any, num_labels: int) -> Tensor:
 
 
 def weighted_loss(weights: Tensor, smoothing: float = 0.0) -> Callable[[Any, Batch], LossSums]:
-    """Make the loss of classify and tag with a weight (L,) for each label; `nll` is without weights."""
+    """Make the loss of classify and tag with a weight (L,) for each label; `nll` is without weights.
+
+    With scores of which tag follows which, a weight is that of a word's share of its sentence's log-likelihood.
+    """
 
     def loss(model: Any, batch: Batch) -> LossSums:
         labels: Tensor = batch["labels"]
@@ -89,7 +92,8 @@ def weighted_loss(weights: Tensor, smoothing: float = 0.0) -> Callable[[Any, Bat
             logits = model(batch["ids"], key_mask=batch["key_mask"])
         else:
             scored = labels != IGNORED
-            logits = model.head(model.hidden(batch["ids"], key_mask=batch["key_mask"])[scored])
+            head = label_logits(model, labels)
+            logits = head(model.hidden(batch["ids"], key_mask=batch["key_mask"])[scored])
             labels = labels[scored]
         logits = logits.float()
         own = weights.to(logits.device)
