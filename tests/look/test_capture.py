@@ -12,11 +12,13 @@ from torch.testing import assert_close
 
 from regard.config import ModelConfig
 from regard.errors import ConfigError
+from regard.look import capture as captures
 from regard.look.capture import Capture, capture
 from regard.models.transformer import build
 from regard.nn import streaming
 from regard.nn.attention import Attend, listening, record
 from regard.nn.masks import Mask
+from regard.nn.taps import tapping
 
 POSITIONS = ("none", "sinusoidal", "learned", "rotary", "alibi", "t5")
 EXTRAS: dict[str, dict[str, Any]] = {
@@ -115,6 +117,17 @@ def test_any_part_is_cut_out_of_the_whole() -> None:
     assert_close(layer.column(2, 4), whole[:, 4])
 
 
+def test_what_keys_are_given_is_summed_up_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, ids = model("decoder"), torch.randint(5, 50, (1, SOURCE))
+    with capture() as kept:
+        run(module, ids, None)
+    layer = kept.of()["decoder.0"]
+    whole = layer.weights(1, slice(None), slice(2, 5)).sum(1)
+    monkeypatch.setattr(captures, "_AT_ONCE", 7)  # two rows at a time
+    assert_close(layer.given(1, slice(2, 5)), whole)
+    assert layer.nbytes > layer.query.nbytes + layer.key.nbytes
+
+
 def test_blocks_of_rows_give_what_the_equation_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "_AT_ONCE", 2 * 4 * 7)  # a row or two at a time
     query, key, value = torch.randn(2, 4, 9, 8), torch.randn(2, 2, 9, 8), torch.randn(2, 2, 9, 8)
@@ -129,6 +142,33 @@ def test_blocks_of_rows_give_what_the_equation_gives(monkeypatch: pytest.MonkeyP
         expected, weights = attend.reference(query, key, value, mask, bias)
         assert_close(mixed, expected, atol=2e-6, rtol=1e-5)
         assert ((normaliser == -math.inf) == (weights.sum(-1) == 0)).all()
+
+
+@pytest.mark.parametrize("window", [None, 5])
+@pytest.mark.parametrize("threads", [1, 2, 3, 16])
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_a_long_text_is_captured_in_parts_that_are_told(
+    kv_heads: int, threads: int, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, heads, 12, 8) for heads in (4, kv_heads, kv_heads))
+    mask = Mask(causal=True, window=window)
+    whole = streaming.attend_with_normaliser(Attend(name="decoder.0"), query, key, value, mask, None)
+    monkeypatch.setattr(streaming, "_LONG", 16)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    seen: list[tuple[str, torch.Size]] = []
+
+    def listen(name: str, part: Tensor) -> Tensor:
+        seen.append((name, part.shape))
+        return part
+
+    with tapping(listen):
+        parts = streaming.attend_with_normaliser(Attend(name="decoder.0"), query, key, value, mask, None)
+    assert {name for name, _ in seen} == {"decoder.0.part"}
+    assert sum(shape[1] * shape[2] for _, shape in seen) == 4 * 12
+    assert window or threads > 2 or len(seen) >= 2
+    for one, other in zip(whole, parts, strict=True):
+        assert_close(one, other)
 
 
 def test_a_budget_moves_what_is_kept_to_a_file() -> None:

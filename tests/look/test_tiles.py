@@ -76,6 +76,25 @@ def test_any_window_is_cut_out_of_its_level(monkeypatch: pytest.MonkeyPatch) -> 
         assert (part.row, part.column) == (cell, 2 * cell)
 
 
+@pytest.mark.parametrize("length", [64, 75])
+def test_a_quick_window_samples_rows_and_then_columns_of_every_cell(length: int) -> None:
+    layer = layer_of(length, "encoder.0")
+    whole = layer.weights(1, slice(None), slice(None))
+    cells, counted = math.ceil(length / 16), length // 16 + 1
+    for most, words in (
+        (10**9, "exact"), (length * counted * 3, "3 of 16 rows of each, all columns"),
+        (cells * counted * 5, "1 of 16 rows of each, 5 of their columns"),
+        (1, "1 of 16 rows of each, 1 of their columns"),
+    ):  # fmt: skip
+        peak, mean = (Pyramid([(layer, 1)]).window(cell=16, kind=kind, most=most) for kind in ("max", "mean"))  # type: ignore[arg-type]
+        assert words in peak.how and words in mean.how and peak.values.shape == (cells, cells)
+        assert bool((peak.values <= pooled(whole, 16, "max") + 1e-6).all())
+        inside = pooled(whole, 16, "max") + 1e-6, -pooled(-whole, 16, "max") - 1e-6
+        assert bool(((mean.values <= inside[0]) & (mean.values >= inside[1])).all())
+    assert tiles._spread(slice(64, 75), 16, 2).tolist() == [66, 72]
+    assert tiles._spread(slice(0, 40), 16, 3).tolist() == [2, 8, 13, 18, 24, 29, 33, 36, 38]
+
+
 def test_a_preview_is_sampled_and_says_so_until_it_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "_WINDOW", 256)
     monkeypatch.setattr(tiles, "_SIDE", 16)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from regard.generate.coverage import Covered
 from regard.generate.drawing import OnToken, Stop, Streams, Text, sample
 from regard.generate.logits import Transform, compose, filters, not_finite, nothing_left, penalties
 from regard.generate.speculate import Drafter, speculate
+from regard.generate.watch import watcher_now
 
 __all__ = ["Decoding", "Hypothesis", "OnToken", "SearchConfig", "Stop", "search"]
 
@@ -86,12 +88,17 @@ def search(
     numbers = list(range(batch)) if rows is None else list(rows)
     assert len(numbers) == batch, f"{len(numbers)} row numbers for {batch} rows"
     prompt, key_mask = _without_padding(first_ids, key_mask)
+    watcher, asked = watcher_now(), config
+    if watcher is not None:
+        assert drafter is None and not config.coverage_penalty
+        state = watcher.begin(state, _several(eos_id), config.max_tokens)
+        config = replace(config, num_return=max(config.num_return, config.num_beams))  # it sees all of them
 
     if config.coverage_penalty:
         state = Covered(state)
     logits = state.advance(first_ids, key_mask, only_last=True)[:, -1].float()
     eos = _end_tokens(eos_id, pad_id, logits.shape[-1])
-    changes = [*transforms, *penalties(config)]
+    changes = [*transforms, *penalties(config), *([] if watcher is None else [watcher.change])]
     if drafter is not None:
         return speculate(
             state, logits, prompt, drafter=drafter, eos=eos, pad_id=pad_id, config=config, rows=numbers,
@@ -100,28 +107,18 @@ def search(
     if not changes:
         prompt = prompt[:, :0]
     if config.num_beams > 1:
-        return beam_search(
-            state,
-            logits,
-            prompt,
-            eos=eos,
-            pad_id=pad_id,
-            config=config,
-            rows=numbers,
-            transforms=changes,
+        found = beam_search(
+            state, logits, prompt, eos=eos, pad_id=pad_id, config=config, rows=numbers, transforms=changes, stop=stop,
+        )  # fmt: skip
+    else:
+        found = _one_by_one(
+            state, logits, prompt, eos=eos, config=config, rows=numbers, transforms=changes, on_token=on_token,
             stop=stop,
-        )
-    return _one_by_one(
-        state,
-        logits,
-        prompt,
-        eos=eos,
-        config=config,
-        rows=numbers,
-        transforms=changes,
-        on_token=on_token,
-        stop=stop,
-    )
+        )  # fmt: skip
+    if watcher is not None:
+        watcher.end(found[0])
+        found = [hypotheses[: asked.num_return] for hypotheses in found]
+    return found
 
 
 def _one_by_one(
@@ -200,8 +197,12 @@ def _without_padding(first_ids: Tensor, key_mask: Tensor | None) -> tuple[Tensor
     return first_ids.masked_fill(~key_mask, -1), key_mask
 
 
+def _several(eos_id: int | Sequence[int] | None) -> tuple[int, ...]:
+    return () if eos_id is None else (eos_id,) if isinstance(eos_id, int) else tuple(dict.fromkeys(eos_id))
+
+
 def _end_tokens(eos_id: int | Sequence[int] | None, pad_id: int, vocabulary: int) -> tuple[int, ...]:
-    eos = () if eos_id is None else (eos_id,) if isinstance(eos_id, int) else tuple(dict.fromkeys(eos_id))
+    eos = _several(eos_id)
     for name, token in [*(("eos_id", token) for token in eos), ("pad_id", pad_id)]:
         if not 0 <= token < vocabulary:
             raise ConfigError(

@@ -32,6 +32,7 @@ __all__ = ["Capture", "Captured", "Places", "capture"]
 Places = slice | Sequence[int] | Tensor
 """Which rows or columns: a slice, or their numbers."""
 
+_AT_ONCE = 2**22  # weights that a sum holds
 _CHECKED = 8  # rows of each layer whose results are kept, for the proof
 
 
@@ -78,6 +79,12 @@ class Captured:
         return self.query.shape[1], self.key.shape[1]
 
     @property
+    def nbytes(self) -> int:
+        """Count the bytes that it holds, in memory or in a file."""
+        held = (self.query, self.key, self.value, self.normaliser, self.spans, self.relative)
+        return sum(tensor.nbytes for tensor in held if tensor is not None)
+
+    @property
     def scale(self) -> float:
         """Give what products of queries and keys are multiplied with."""
         return self.attend.scale or 1 / math.sqrt(self.query.shape[-1])
@@ -120,6 +127,12 @@ class Captured:
     def column(self, head: int, column: int) -> Float[Tensor, " T"]:
         """Compute what every query gives to one key."""
         return self.weights(head, slice(None), [column])[:, 0]
+
+    def given(self, head: int, columns: slice) -> Float[Tensor, " T"]:
+        """Sum up what every query gives to some neighbouring keys."""
+        size = max(1, _AT_ONCE // max(1, columns.stop - columns.start))
+        starts = range(0, self.shape[0], size)
+        return torch.cat([self.weights(head, slice(at, at + size), columns).sum(1) for at in starts])
 
     def mixed(self, head: int, rows: Places) -> Float[Tensor, "R K"]:
         """Compute again what some rows of a head mixed: their weights times the values.

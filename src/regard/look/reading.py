@@ -25,7 +25,7 @@ __all__ = ["Hide", "Look", "Row", "Side", "Token", "Weights", "Word"]
 Hide = Literal["special", "first"]
 """What may be left out of a row: special tokens, or the first token, where attention goes that has nowhere to go."""
 
-_MAPS = 4  # that are kept; one of 131,072 tokens takes 180 MB
+_MAPS = 4  # that are kept with what they built, which for 131,072 tokens is 180 MB
 _MOST = 50_000_000  # weights that one call gives
 
 
@@ -114,6 +114,12 @@ class Look:
         from regard.look.draw.widget import mime_bundle
 
         return mime_bundle(self)
+
+    @property
+    def nbytes(self) -> int:
+        """Count the bytes of what was captured and of the maps that were built."""
+        captured = sum(layer.nbytes for layer in self.layers.values())
+        return captured + sum(pyramid.nbytes for pyramid in list(self._maps.values()))
 
     @property
     def title(self) -> str:
@@ -249,11 +255,12 @@ class Look:
             found, only = self.where(name, head)
             chosen += [(found, h) for h in (range(found.heads) if only is None else (only,))]
         key = tuple((found.name, h) for found, h in chosen)
-        if key not in self._maps:
-            while len(self._maps) >= _MAPS:
-                del self._maps[next(iter(self._maps))]
-            self._maps[key] = Pyramid(chosen)
-        return self._maps[key]
+        made = self._maps.pop(key, None) or Pyramid(chosen)
+        built = [other for other, pyramid in self._maps.items() if pyramid.nbytes]
+        for old in built[: max(0, len(built) - _MAPS + 1)]:  # the ones that were asked for longest ago
+            del self._maps[old]
+        self._maps[key] = made
+        return made
 
     def to(self, word: int | str, *, side: str | None = None, top: int = 10) -> list[Link]:
         """List who attends most to a word: layers, heads and words, by the weight it gets; not the word to itself.
@@ -276,7 +283,7 @@ class Look:
                 continue
             own = self.rows_of(name) is chosen
             for head in range(layer.heads):
-                values = layer.weights(head, slice(None), slice(target.start, target.end)).sum(1)
+                values = layer.given(head, slice(target.start, target.end))
                 if own:
                     values[target.start : target.end] = -1
                 best = values.topk(min(top, len(values)))

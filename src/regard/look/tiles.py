@@ -3,7 +3,7 @@
 A cell of c x c tokens has the mean and the maximum of its weights: a mean alone hides a needle. Level k of a pyramid
 has cells of base · 2ᵏ tokens; the base is the smallest cell with at most 4,096 cells a side, and what is finer is
 computed when a window asks for it. Until the pyramid is there, windows of coarse cells are sampled from some of their
-rows, exactly over all columns, and say so.
+rows, exactly over all columns where that is quick enough, and say so.
 """
 
 from __future__ import annotations
@@ -81,6 +81,11 @@ class Pyramid:
         """Tell whether every level is exact."""
         return self.done >= self.shape[0]
 
+    @property
+    def nbytes(self) -> int:
+        """Count the bytes of what it has built."""
+        return sum(level.nbytes for levels in list(self._levels.values()) for level in list(levels))
+
     def build(
         self,
         *,
@@ -131,6 +136,7 @@ class Pyramid:
         columns: int = 512,
         kind: Kind = "mean",
         exact: bool = False,
+        most: int | None = None,
     ) -> Grid:
         """Give a window of cells; what reaches beyond the matrix is left out.
 
@@ -142,6 +148,8 @@ class Pyramid:
             columns: cells across.
             kind: each cell's mean or its maximum.
             exact: compute what isn't there yet, however long it takes, rather than sample.
+            most: weights that may be computed before it samples, first some rows of each cell, then of one row some
+                columns; None: some seconds' worth.
 
         Raises:
             ConfigError: the cell is no power of two, or the window doesn't begin at one.
@@ -156,15 +164,15 @@ class Pyramid:
             raise ConfigError(f"the window lies outside the matrix of {self.shape[0]:,} x {self.shape[1]:,}.")
         if cell >= self.base and self._has(down, cell):
             return self._kept(down, across, cell, kind)
-        taken = min(
-            cell, max(1, _WINDOW // ((down.stop - down.start) // cell + 1) // (across.stop - across.start))
-        )
+        most, high = _WINDOW if most is None else most, (down.stop - down.start) // cell + 1
+        taken = min(cell, max(1, most // high // (across.stop - across.start)))
         if exact or taken == cell or cell == 1:
             values = torch.cat(
-                [mean if kind == "mean" else most for _, mean, most in self._pooled(down, across, cell)], 1
+                [mean if kind == "mean" else peak for _, mean, peak in self._pooled(down, across, cell)], 1
             )
             return Grid(values, cell, row, column, kind, None, _EXACT.format(cell=cell, kind=kind))
-        return self._sampled(down, across, cell, kind, taken)
+        wide = min(cell, max(1, most // high // (-(-(across.stop - across.start) // cell))))
+        return self._sampled(down, across, cell, kind, (taken, cell if taken > 1 else wide))
 
     def preview(self, side: int = 512, *, kind: Kind = "mean") -> Grid:
         """Give the whole map in at most so many cells a side: sampled while the pyramid isn't there."""
@@ -193,25 +201,21 @@ class Pyramid:
                 levels.append(_coarser(levels[-1], kind, self.shape, cell))
                 cell *= 2
 
-    def _sampled(self, rows: slice, columns: slice, cell: int, kind: Kind, taken: int) -> Grid:
-        """Compute some rows of each cell, evenly spaced, over all its columns."""
+    def _sampled(self, rows: slice, columns: slice, cell: int, kind: Kind, taken: tuple[int, int]) -> Grid:
+        """Compute some rows of each cell, evenly spaced, over all its columns or over some."""
+        high, wide = taken
         found = []
-        step = cell / taken
-        for first in range(rows.start, rows.stop, cell * max(1, _ROWS // taken)):
-            some = [
-                min(start + int((k + 0.5) * step), self.shape[0] - 1)
-                for start in range(first, min(first + cell * max(1, _ROWS // taken), rows.stop), cell)
-                for k in range(taken)
-            ]
-            line = [
-                _pool(self._block(torch.tensor(some), part), taken, cell)[0 if kind == "mean" else 1]
-                for part in _parts(columns, cell)
-            ]
+        size = cell * max(1, _ROWS // high)
+        for first in range(rows.start, rows.stop, size):
+            some = _spread(slice(first, min(first + size, rows.stop)), cell, high)
+            line = []
+            for part in _parts(columns, cell, wide):
+                block = self._block(some, part if wide == cell else _spread(part, cell, wide))
+                line.append(_pool(block, high, wide)[0 if kind == "mean" else 1])
             found.append(torch.cat(line, 1))
-        how = (
-            f"{kind} of cells of {cell} x {cell} tokens, sampled: {taken} of {cell} rows of each, all columns"
-        )
-        return Grid(torch.cat(found), cell, rows.start, columns.start, kind, taken, how)
+        every = "all columns" if wide == cell else f"{wide} of their columns"
+        how = f"{kind} of cells of {cell} x {cell} tokens, sampled: {high} of {cell} rows of each, {every}"
+        return Grid(torch.cat(found), cell, rows.start, columns.start, kind, high, how)
 
     def _pooled(self, rows: slice, columns: slice, cell: int) -> Iterable[tuple[int, Tensor, Tensor]]:
         """Pool a part of the matrix; give strips of columns, each with the number of its first cell."""
@@ -235,7 +239,7 @@ class Pyramid:
         spans = self.heads[0][0].spans[rows]
         return int(spans[:, 0].min()) >= columns.stop or int(spans[:, 1].max()) <= columns.start
 
-    def _block(self, rows: slice | Tensor, columns: slice) -> Float[Tensor, "R C"]:
+    def _block(self, rows: slice | Tensor, columns: slice | Tensor) -> Float[Tensor, "R C"]:
         found = self.heads[0][0].weights(self.heads[0][1], rows, columns)
         for layer, head in self.heads[1:]:
             found += layer.weights(head, rows, columns)
@@ -245,9 +249,18 @@ class Pyramid:
 _EXACT = "{kind} of cells of {cell} x {cell} tokens, exact"
 
 
-def _parts(columns: slice, cell: int) -> list[slice]:
-    size = -(-_COLUMNS // cell) * cell
+def _parts(columns: slice, cell: int, taken: int | None = None) -> list[slice]:
+    """Cut columns into parts of whole cells, of which so many columns each are computed."""
+    size = -(-_COLUMNS // (taken or cell)) * cell
     return [slice(at, min(at + size, columns.stop)) for at in range(columns.start, columns.stop, size)]
+
+
+def _spread(places: slice, cell: int, taken: int) -> Tensor:
+    """Choose so many tokens of each cell, evenly spaced; of a smaller one at the edge some twice."""
+    starts = torch.arange(places.start, places.stop, cell)
+    sizes = (places.stop - starts).clamp(max=cell)
+    steps = (torch.arange(taken, dtype=torch.float64) + 0.5) / taken
+    return (starts[:, None] + (sizes[:, None] * steps).long()).flatten()
 
 
 def _pool(block: Tensor, high: int, wide: int) -> tuple[Tensor, Tensor]:

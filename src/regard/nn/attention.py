@@ -81,8 +81,8 @@ def use_kernel(kernel: Kernel) -> Iterator[None]:
 
 
 @contextmanager
-def listening(listener: Listener) -> Iterator[None]:
-    """Put a listener in the kernel's place for the passes inside; the innermost one alone is called."""
+def listening(listener: Listener | None) -> Iterator[None]:
+    """Put a listener in the kernel's place for the passes inside; the innermost one alone is called, None is nobody."""
     token = _listener.set(listener)
     try:
         yield

@@ -14,10 +14,12 @@ from torch import Tensor
 from regard.nn.attention import Attend
 from regard.nn.masks import Mask
 from regard.nn.positions import Bias
+from regard.nn.taps import tap
 
-__all__ = ["attend_with_normaliser", "scores_of"]
+__all__ = ["attend_with_normaliser", "last_weights", "scores_of"]
 
 _AT_ONCE = 2**26  # scores held at once: 256 MiB
+_LONG = 2**28  # scores of a head from which on a layer takes long enough to be told about in parts
 _FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
@@ -37,8 +39,7 @@ def attend_with_normaliser(
     num_queries, num_keys = query.shape[2], key.shape[2]
     causal = mask.is_plain_causal(num_queries, num_keys)
     if query.device.type == "cpu" and (causal or mask.is_empty) and bias is None and not attend.softcap:
-        mixed, normaliser = _FLASH(query, key, value, 0.0, causal, scale=attend.scale)
-        return mixed, normaliser
+        return _in_heads(attend, query, key, value, causal=causal)
     return _in_rows(attend, query, key, value, mask.spans(num_queries, num_keys, query.device), bias)
 
 
@@ -48,6 +49,47 @@ def scores_of(attend: Attend, query: Float[Tensor, "... R K"], key: Float[Tensor
     scale = attend.scale or 1 / math.sqrt(query.shape[-1])
     scores = (query.to(wide) * scale) @ key.to(wide).transpose(-1, -2)
     return scores if not attend.softcap else scores.div_(attend.softcap).tanh_().mul_(attend.softcap)
+
+
+def last_weights(
+    attend: Attend, query: Float[Tensor, "B H T K"], key: Float[Tensor, "B G S K"], mask: Mask,
+    bias: Bias | Tensor | None, count: int,
+) -> Float[Tensor, "B H R S"]:  # fmt: skip
+    """Give the weights of the last `count` queries; all zero for one that may attend to nothing."""
+    num_queries, num_keys = query.shape[2], key.shape[2]
+    rows = slice(num_queries - count, num_queries)
+    spans = mask.spans(num_queries, num_keys, query.device)[: len(query), rows]
+    scores = scores_of(attend, query[:, :, rows], key.repeat_interleave(query.shape[1] // key.shape[1], 1))
+    if bias is not None:
+        scores += bias.part(rows, slice(0, num_keys)) if isinstance(bias, Bias) else bias[..., rows, :]
+    place = torch.arange(num_keys, device=query.device)
+    allowed = ((place >= spans[..., :1]) & (place < spans[..., 1:]))[:, None]  # (B or 1, 1, R, S)
+    lowest = torch.finfo(scores.dtype).min
+    return scores.masked_fill_(~allowed, lowest).softmax(-1).masked_fill(~allowed, 0.0)
+
+
+def _in_heads(
+    attend: Attend, query: Tensor, key: Tensor, value: Tensor, *, causal: bool
+) -> tuple[Float[Tensor, "B H T K"], Float[Tensor, "B H T"]]:
+    """Attend with torch's kernel: all heads at once, or of a long text as many as there are threads."""
+    heads, shared = query.shape[1], key.shape[1]
+    groups, many, size = heads // shared, query.shape[2] * key.shape[2] > _LONG, heads
+    if many:
+        size = torch.get_num_threads()
+        size = size // groups * groups or size  # whole groups, or parts of one
+    found = []
+    start = 0
+    while start < heads:
+        end = min(start + size, heads if size >= groups else start // groups * groups + groups)
+        some = slice(start // groups, -(-end // groups))
+        mixed, normaliser = _FLASH(
+            query[:, start:end], key[:, some], value[:, some], 0.0, causal, scale=attend.scale
+        )
+        found.append((tap(f"{attend.name}.part", mixed) if many else mixed, normaliser))
+        start = end
+    if len(found) == 1:
+        return found[0]
+    return torch.cat([mixed for mixed, _ in found], 1), torch.cat([normaliser for _, normaliser in found], 1)
 
 
 def _in_rows(
@@ -78,7 +120,8 @@ def _in_rows(
         scores.masked_fill_(~allowed[:, None], -math.inf)
         normaliser[:, :, rows] = total = scores.logsumexp(-1)
         weights = scores.sub_(total.masked_fill(total == -math.inf, 0.0)[..., None]).exp_()
-        mixed[:, :, rows] = weights.to(value.dtype) @ far
+        part = weights.to(value.dtype) @ far
+        mixed[:, :, rows] = tap(f"{attend.name}.part", part) if length * key.shape[2] > _LONG else part
     return mixed, normaliser
 
 

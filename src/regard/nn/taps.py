@@ -4,6 +4,7 @@ A place is named by what passes there, with the number of its layer; `*` is `enc
 
     encoder.embedding, decoder.embedding      (B, T, D)     what a stack's first block gets, positions included
     *.3.heads                                 (B, H, T, K)  what each head mixed, before the output projection
+    *.3.part                                  (B, h, t, K)  while a long text is captured: what some heads or rows mix
     *.3.attention                             (B, T, D)     what an attention adds to the residual stream
     encoder.3.feed_forward, decoder.3.…       (B, T, D)     what a feed-forward adds to it
     encoder.3, decoder.3                      (B, T, D)     what a block hands on

@@ -208,6 +208,11 @@ def fill(
     ]  # fmt: skip
 
 
+def find_masks(parts: Parts, text: str) -> list[tuple[int, int]]:
+    """Give the characters of a text's masks, however they are spelled: [start, end) of each."""
+    return [match.span() for match in _pattern(parts).finditer(text)]
+
+
 def check_fill(parts: Parts, texts: Sequence[str], *, windows: bool = False) -> dict[int, str]:
     """Find the texts that `fill` would refuse: the number of each, from 0, and what is wrong with it."""
     masked = _masked(parts, texts)
@@ -255,13 +260,18 @@ def _masked(parts: Parts, texts: Sequence[str]) -> list[_Masked]:
     """Encode texts with masks as the model saw them in training."""
     tokenizer = parts.tokenizer
     mask = need(tokenizer.mask_id, "mask token")
-    name = tokenizer.roles["mask"]
-    special = tokenizer.special_tokens[name]
+    special = tokenizer.special_tokens[tokenizer.roles["mask"]]
     # A mask that was made of a token with its space has taken the space.
     takes_space = special.lstrip or (parts.published is None and _has_spaced_words(tokenizer))
-    split = re.compile(f"{re.escape(name)}|{_SPELLINGS}").split
+    split = _pattern(parts).split
     later = _later(tokenizer, own=parts.published is None)
     return [_encoded(tokenizer, split(text), mask, takes_space, special.rstrip, later) for text in texts]
+
+
+def _pattern(parts: Parts) -> re.Pattern[str]:
+    """Give what a mask looks like in a text."""
+    need(parts.tokenizer.mask_id, "mask token")
+    return re.compile(f"{re.escape(parts.tokenizer.roles['mask'])}|{_SPELLINGS}")
 
 
 def _encoded(

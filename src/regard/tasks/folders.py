@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "encoder.json", "*.model", "*.spm")
 _GATHERED = ".preparing"
+_TRIES = 5  # to lock a folder, within a tenth of a second
 _PREPARED = (
     "data", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
 )  # fmt: skip
@@ -71,15 +73,41 @@ def locked(folder: Path) -> Iterator[None]:
         return
     held = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"another process is training in {folder}; wait for it, or stop it.") from None
-        except OSError:  # a file system without locks
-            pass
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if tries_left:  # it may be `is_locked`, which is gone at once
+                    time.sleep(0.02)
+                    continue
+                raise ConfigError(
+                    f"another process is training in {folder}; wait for it, or stop it."
+                ) from None
+            except OSError:  # a file system without locks
+                break
         yield
     finally:
         os.close(held)
+
+
+def is_locked(folder: Path) -> bool:
+    """Tell whether a process is at work in a run's folder; where the system can't say, no."""
+    try:
+        import fcntl
+
+        held = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        return False
+    try:
+        fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(held)
+    return False
 
 
 @contextmanager

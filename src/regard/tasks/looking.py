@@ -22,7 +22,7 @@ from regard.tasks.generate import generate
 from regard.tasks.inputs import make_inputs, refuse_long
 from regard.tasks.translate import as_published, translate
 
-__all__ = ["Reading", "look", "read"]
+__all__ = ["Reading", "capture_reading", "look", "read"]
 
 
 @dataclass(frozen=True)
@@ -80,17 +80,23 @@ def look(
         ConfigError: the model takes no target, pair or max_tokens, or has no such layer.
         DataError: a text is longer than the context, or empty.
     """
-    kind = parts.config.kind
-    if target is not None and kind != "encoder-decoder":
-        raise ConfigError(f"a target is for an encoder-decoder; this is {_a(kind)}.")
-    if max_tokens is not None and kind != "decoder":
-        raise ConfigError(f"max_tokens is for a decoder; this is {_a(kind)}.")
-    if pair is not None and kind != "encoder":
-        raise ConfigError(f"a pair is for an encoder; this is {_a(kind)}.")
     reading = read(
         parts, text, target, pair=pair, max_tokens=max_tokens, target_tokenizer=target_tokenizer,
         source_language=source_language, target_language=target_language,
     )  # fmt: skip
+    return capture_reading(parts, reading, layers=layers, values=values, budget=budget, model=model)
+
+
+def capture_reading(
+    parts: Parts,
+    reading: Reading,
+    *,
+    layers: Collection[str | int] | None = None,
+    values: bool = True,
+    budget: int = 4 * 2**30,
+    model: str = "",
+) -> Look:
+    """Keep what a model attends to in a text that was read before; the arguments are those of `look`."""
     names = None if layers is None else {_layer(parts, one) for one in layers}
     with capture(names, values=values, budget=budget) as kept:
         reading.run(parts.module)
@@ -111,8 +117,16 @@ def read(
     """Frame texts as their model expects them and name their tokens; see `look`.
 
     Raises:
+        ConfigError: the model takes no target, pair or max_tokens.
         DataError: a text is longer than the context, or empty.
     """
+    kind = parts.config.kind
+    if target is not None and kind != "encoder-decoder":
+        raise ConfigError(f"a target is for an encoder-decoder; this is {_a(kind)}.")
+    if max_tokens is not None and kind != "decoder":
+        raise ConfigError(f"max_tokens is for a decoder; this is {_a(kind)}.")
+    if pair is not None and kind != "encoder":
+        raise ConfigError(f"a pair is for an encoder; this is {_a(kind)}.")
     if not isinstance(text, str) or not text:
         raise DataError("there is no text to look at; give one.")
     if parts.config.kind == "encoder-decoder":

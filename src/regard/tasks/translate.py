@@ -196,7 +196,7 @@ def translate(
     if prefix:
         source_language = target_language = None
     if target_language is not None:
-        source_language, begin = _languages(tokenizer, source_language, target_language)
+        source_language, begin = frame_languages(tokenizer, source_language, target_language)
     own_limit = parts.published is not None and parts.published.limits_length
     sources = encode_sources(parts, prefixed(texts, prefix), source_language)
     for i, problem in _too_long(sources, config).items():
@@ -281,7 +281,7 @@ def _settings(
     return replace(settings, num_beams=beams, length_penalty=penalty, num_return=num_return)
 
 
-def _languages(tokenizer: Tokenizer, source: str | None, target: str) -> tuple[str | None, int | None]:
+def frame_languages(tokenizer: Tokenizer, source: str | None, target: str) -> tuple[str | None, int | None]:
     """Give the language of the source's frame and the token that a translation begins with.
 
     Models with one language on the target's side name it in the frame of the source (Marian); others begin the

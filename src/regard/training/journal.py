@@ -13,6 +13,8 @@ from regard.checkpoints.files import sync
 
 __all__ = ["Journal"]
 
+_MOST_TEXT = 4000  # characters
+
 
 class Journal:
     """Keep the lines of metrics.jsonl: one JSON object a line, `kind` train or valid, `step`, and what was measured."""
@@ -21,12 +23,12 @@ class Journal:
         self.path = path
 
     def add(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Append a line; a value that isn't finite becomes null.
+        """Append a line; a value that isn't finite becomes null, and of a long text the beginning is kept.
 
         Raises:
             OSError: it can't be written; then no part of it stays.
         """
-        line = {"kind": kind, "step": step, **{k: _finite(v) for k, v in values.items()}}
+        line = {"kind": kind, "step": step, **{k: _kept(v) for k, v in values.items()}}
         before = self.path.stat().st_size if self.path.exists() else 0
         try:
             with self.path.open("a", encoding="utf-8") as file:
@@ -62,5 +64,7 @@ class Journal:
         os.replace(temporary, self.path)
 
 
-def _finite(value: Any) -> Any:
+def _kept(value: Any) -> Any:
+    if isinstance(value, str):
+        return value[:_MOST_TEXT].encode(errors="replace").decode()
     return None if isinstance(value, float) and value - value != 0 else value

@@ -337,7 +337,7 @@ class Trainer:
         if improved:
             progress.best, progress.best_step = metrics, progress.step
         if metrics:
-            values = {**metrics, "improved": improved, "elapsed": self.clock.elapsed()}
+            values = {**metrics, "improved": improved, "elapsed": self.clock.elapsed(), "sample": sample}
             self._write(lambda: self.journal.add("valid", progress.step, values), must=False)
         self.report(Evaluated(progress.step, metrics, improved, sample))
 

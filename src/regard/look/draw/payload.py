@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from regard.look.capture import Captured
     from regard.look.reading import Look, Side
 
-__all__ = ["VERSION", "payload"]
+__all__ = ["VERSION", "WHOLE", "meta", "payload"]
 
 Pyramids = bool | Mapping[tuple[str, int], Pyramid]
 
@@ -73,6 +73,25 @@ def payload(
         "sides": {name: _side(side) for name, side in sides.items()},
         "layers": packed,
     }
+
+
+def meta(look: Look) -> dict[str, Any]:
+    """Give what the browser needs to know before it asks for any weight, as JSON holds it: texts and layers."""
+    sides = {side.name: _side(side) for side in look.sides.values()}
+    layers = [
+        {
+            "name": name,
+            "rows": look.rows_of(name).name,
+            "columns": look.columns_of(name).name,
+            "numRows": captured.shape[0],
+            "numColumns": captured.shape[1],
+            "heads": list(range(captured.heads)),
+            "hasNumbers": True,
+            "error": _sane(captured.error),
+        }
+        for name, captured in look.layers.items()
+    ]
+    return {"title": look.title, "model": look.model, "sides": sides, "layers": layers}
 
 
 def _chosen(look: Look, layers: Collection[str] | None) -> dict[str, Captured]:
