@@ -81,7 +81,9 @@ def show(result: DemoResult, output: Output) -> None:
     output.line(
         f'  regard translate {result.run} "The giraffe didn\'t enter the tunnel because it was too narrow."'
     )
-    output.line(f"  regard info {result.run}")
+    output.line(f"  regard heads {result.run}")
+    where = "" if Path(result.run).parent == Path("runs") else f" --runs {Path(result.run).parent}"
+    output.line(f"  regard serve{where}    and see it in the browser")
 
 
 def _heads(result: DemoResult, output: Output, console: Console) -> None:
