@@ -43,7 +43,9 @@ class Verb(NamedTuple):
 
 VERBS: dict[str, Verb] = {
     "demo": Verb("regard.cli.demo", "Train in two minutes and see where `it` looks", "Start"),
-    "serve": Verb("regard.cli.serve", "Open the page: look, translate, generate, read, train and compare", "Start"),
+    "serve": Verb(
+        "regard.cli.serve", "Open the page: look, translate, generate, read, train and compare", "Start"
+    ),
     "train": Verb(
         "regard.cli.train",
         "Train a model: translate, generate, fill, denoise, classify, tag or chat",
