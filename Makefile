@@ -15,8 +15,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ASSET := src/regard/look/draw/assets/look.js
+PAGE := src/regard/serve/page/index.html
 WEB := $(shell find web -name node_modules -prune -o -type f -print)
-STAMP := $(INSTALLED) $(ASSET)
+STAMP := $(INSTALLED) $(ASSET) $(PAGE)
 BENCHMARKS := $(sort $(filter-out benchmarks/common.py,$(wildcard benchmarks/*.py)))
 
 .PHONY: demo test slow check lint types imports bench venv web format clean
@@ -36,9 +37,9 @@ $(INSTALLED): pyproject.toml constraints.txt hatch_build.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
-web: $(ASSET)
+web: $(ASSET) $(PAGE)
 
-$(ASSET): $(WEB) | $(INSTALLED)
+$(ASSET) $(PAGE) &: $(WEB) | $(INSTALLED)
 	$(BIN)/python hatch_build.py
 
 demo: $(STAMP)
@@ -74,4 +75,4 @@ format: $(STAMP)
 	$(BIN)/ruff format
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist web/node_modules $(dir $(ASSET))
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist web/node_modules $(dir $(ASSET) $(PAGE))

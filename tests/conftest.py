@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Before torch or tokenizers is imported: the suite runs two workers on two cores, so each gets one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -20,6 +23,10 @@ settings.register_profile("regard", deadline=None, derandomize=True, database=No
 settings.load_profile("regard")
 
 REPO = Path(__file__).resolve().parents[1]
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 
 
 def shared_folder() -> Path | None:
@@ -57,3 +64,16 @@ def _seeds() -> None:
 
     random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Give the machine's Chromium; what needs it is skipped by name where there is none."""
+    found = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
+    if found is None:
+        pytest.skip("needs Chromium")
+    sync = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    with sync.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield browser
+        browser.close()

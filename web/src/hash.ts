@@ -19,26 +19,33 @@ export interface Place {
   kind: "mean" | "max";
 }
 
-export function write(place: Place, meta: Meta): string {
+/** A place in words; null for what is as it always is. */
+export type Values = Record<string, string | null>;
+
+export function valuesOf(place: Place, meta: Meta): Values {
   const layer = meta.layers[place.layer];
-  const parts: [string, string][] = [
-    ["view", place.view],
-    ["layer", layer.name],
-    ["head", String(layer.heads[place.head])],
-    ["row", String(place.row)],
-    ["column", String(place.column)],
-    ["units", place.words ? "words" : "subwords"],
-    ["scale", place.scale],
-    ["cells", place.kind],
-  ];
-  const hide = [place.hideSpecial && "special", place.hideFirst && "first"].filter(Boolean).join("+");
-  if (hide) parts.push(["hide", hide]);
-  if (place.renormalise) parts.push(["renormalise", "1"]);
+  return {
+    view: place.view,
+    layer: layer.name,
+    head: String(layer.heads[place.head]),
+    row: String(place.row),
+    column: String(place.column),
+    units: place.words ? "words" : "subwords",
+    scale: place.scale,
+    cells: place.kind,
+    hide: [place.hideSpecial && "special", place.hideFirst && "first"].filter(Boolean).join("+") || null,
+    renormalise: place.renormalise ? "1" : null,
+  };
+}
+
+export function write(place: Place, meta: Meta): string {
+  const parts = Object.entries(valuesOf(place, meta)).filter((part): part is [string, string] => part[1] !== null);
   return `#${parts.map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join("&")}`;
 }
 
-export function read(hash: string, meta: Meta): Partial<Place> {
-  const given = new URLSearchParams(hash.replace(/^#/, ""));
+export function read(from: string | Values, meta: Meta): Partial<Place> {
+  const given = new URLSearchParams(typeof from === "string" ? from.replace(/^#/, "") : "");
+  if (typeof from !== "string") for (const [name, value] of Object.entries(from)) if (value !== null) given.set(name, value);
   const found: Partial<Place> = {};
   const view = given.get("view") as View;
   if (VIEWS.includes(view)) found.view = view;

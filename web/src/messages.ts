@@ -1,4 +1,4 @@
-// Every sentence that a reader sees, in one place.
+// Every sentence that a reader sees, in one place and two languages.
 
 export const en = {
   views: {
@@ -13,8 +13,6 @@ export const en = {
   words: "Words",
   subwords: "Subwords",
   hide: "Hide",
-  special: "Special tokens",
-  first: "First token",
   renormalise: "Renormalise",
   scale: "Scale",
   linear: "Linear",
@@ -90,4 +88,98 @@ export const en = {
   readout: (from: string, to: string, weight: string) => `${from} to ${to}: ${weight}`,
 };
 
-export const say = en;
+export const de: typeof en = {
+  views: {
+    matrix: "Matrix", map: "Karte", sentence: "Satz", lines: "Zuordnung", heads: "Köpfe", overview: "Schichten × Köpfe",
+    numbers: "Ein Gewicht",
+  },
+  layer: "Schicht",
+  head: "Kopf",
+  previousHead: "Voriger Kopf",
+  nextHead: "Nächster Kopf",
+  units: "Einheiten",
+  words: "Wörter",
+  subwords: "Wortteile",
+  hide: "Ohne",
+  renormalise: "Neu normieren",
+  scale: "Skala",
+  linear: "Linear",
+  log: "Log",
+  cells: "Zellen",
+  mean: "Mittel",
+  max: "Maximum",
+  theme: "Farben",
+  auto: "Wie das System",
+  light: "Hell",
+  dark: "Dunkel",
+  reverse: "Auch, was darauf achtet",
+  table: "Tabelle",
+  copy: "Link kopieren",
+  copied: "Kopiert",
+  zoomIn: "Größer",
+  zoomOut: "Kleiner",
+  fit: "Ganze Matrix",
+  find: "Wort suchen",
+  findNext: "Weiter",
+  found: (at: number, count: number) => (count ? `${at} von ${count}` : "nicht gefunden"),
+  from: "von",
+  to: "zu",
+  looksAt: "achtet auf",
+  lookedAtBy: "wird beachtet von",
+  rest: (weight: string, count: number) => `${weight} auf ${count} weiteren`,
+  nothing: "Auf ein Wort oder eine Zelle zeigen",
+  loading: "Wird ausgerechnet…",
+  failed: (reason: string) => `Das ließ sich nicht ausrechnen: ${reason}`,
+  noNumbers: "Hier stehen die Gewichte dieser Schicht, nicht aber ihre Anfragen und Schlüssel.",
+  hidden: "Von der Maske verdeckt: Diese Anfrage darf auf diesen Schlüssel nicht achten, das Gewicht ist null.",
+  wholeTokens: "Die Karte zeigt einzelne Token.",
+  preview: "Vorschau aus Stichproben, die genauen Gewichte folgen",
+  cellOf: (size: number, kind: string) => (size === 1 ? "einzelne Gewichte" : `${kind[0].toUpperCase()}${kind.slice(1)} von ${size} × ${size} Gewichten je Zelle`),
+  sampledThumbs: "Bilder langer Texte beruhen auf Stichproben.",
+  part: (from: number, to: number, of: number) => `Wörter ${from} bis ${to} von ${of}`,
+  keys: "Pfeiltasten bewegen, + und − vergrößern und verkleinern, 0 zeigt alles.",
+  caption: {
+    head: (layer: string, head: number) => `${layer}, Kopf ${head}`,
+    words: "Wörter: die Summe über die Teile des beachteten Worts, das Mittel über die des Worts, das achtet",
+    tokens: "Wortteile, wie das Modell sie liest",
+    hidden: (what: string) => `ohne ${what}`,
+    special: "Sonderzeichen",
+    first: "erstes Token",
+    and: " und ",
+    renormalised: "was von jeder Zeile bleibt, ist auf die Summe eins gebracht",
+    notRenormalised: "Zeilen nicht neu normiert, ihre Summe kann kleiner als eins sein",
+    error: (error: string) => `die Gewichte hier weichen höchstens ${error} von denen des Modells ab`,
+  },
+  tableCaption: (word: string, layer: string, head: number) => `Worauf „${word}“ in ${layer}, Kopf ${head}, achtet`,
+  tableWord: "Wort",
+  tablePlace: "Stelle",
+  tableWeight: "Gewicht",
+  numbers: {
+    query: "Anfrage", key: "Schlüssel", product: "Anfrage × Schlüssel", dimension: "Dimension",
+    steps: {
+      sum: "Summe der Produkte",
+      scaled: "mal Faktor",
+      capped: "weiche Grenze",
+      biased: "plus relative Lage",
+      normalised: "minus Log-Summe-Exp der Zeile",
+      weight: "Exponential: das Gewicht",
+    },
+  },
+  picture: {
+    matrix: "Matrix der Aufmerksamkeit: Zeilen achten, Spalten werden beachtet",
+    sentence: "Der Satz, mit Bögen von einem Wort zu dem, worauf es achtet",
+    lines: "Linien von den Wörtern, die achten, zu denen, die beachtet werden",
+    overview: "Kleine Bilder aller Köpfe aller Schichten",
+    heads: "Alle Köpfe dieser Schicht nebeneinander",
+    numbers: "Anfrage, Schlüssel und ihr Produkt, Dimension für Dimension",
+  },
+  readout: (from: string, to: string, weight: string) => `${from} zu ${to}: ${weight}`,
+};
+
+export let say = en;
+
+/** Speak another language from now on; what is drawn already has to be drawn again. */
+export const speak = (language: "en" | "de"): void => void (say = { en, de }[language]);
+
+/** What an error says, without what kind of error it is. */
+export const reason = (error: unknown): string => (error instanceof Error ? error.message : String(error));

@@ -34,6 +34,8 @@ export class LookState {
   hover = $state.raw<Cell | null>(null);
   grid = $state.raw<Grid | null>(null);
   line = $state.raw<{ row: number; values: Float32Array } | null>(null);
+  /** A cell that is to be brought into view and made large enough to be read. */
+  goal = $state.raw<Cell | null>(null);
   failure = $state("");
   /** Whether somebody chose a column; until then it is what the row attends to most. */
   private isChosen = false;

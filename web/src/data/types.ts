@@ -76,6 +76,13 @@ export interface Numbers {
   visible: boolean;
 }
 
+/** A cell in tokens: pointed at, or selected where it is kept. */
+export interface Spot {
+  row: number;
+  column: number;
+  kept: boolean;
+}
+
 /** Where attention comes from. Layers and heads are places in `meta`, not names; rejections are shown to the reader. */
 export interface AttentionSource {
   readonly meta: Meta;

@@ -76,6 +76,13 @@ export class Plane {
     this.draw(false);
   }
 
+  /** Show a cell as pointed at that somebody points at elsewhere. */
+  point(cell: Cell | null): void {
+    if (cell?.row === this.hover?.row && cell?.column === this.hover?.column) return;
+    this.hover = cell;
+    this.draw(false);
+  }
+
   zoomBy(factor: number): void {
     this.zoomAt(factor, this.gutter.left + this.room.width / 2, this.gutter.top + this.room.height / 2);
   }

@@ -25,6 +25,7 @@ export abstract class Tiles {
   private entries = new Map<string, Entry>();
   protected colours: Colours;
   onchange: () => void = () => {};
+  onfail: (error: unknown) => void = () => {};
 
   constructor(readonly numRows: number, readonly numColumns: number, colours: Colours) {
     this.colours = colours;
@@ -167,7 +168,9 @@ export class SourceTiles extends Tiles {
         if (tile.exact) break;
       }
     } catch (error) {
-      if (!stop.signal.aborted) throw error;
+      if (stop.signal.aborted) return;
+      this.onfail(error);
+      return; // and not asked again at once
     } finally {
       if (this.asked.get(name) === stop) this.asked.delete(name);
     }
