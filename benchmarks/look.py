@@ -38,11 +38,14 @@ def main() -> None:
     made.add_argument(
         "--forward", action="store_true", help="time the pass without a capture too, at every length"
     )
+    made.add_argument(
+        "--layers", type=int, default=12, help="of the decoder; a long text takes each the same time"
+    )
     made.add_argument("--side", nargs=2, metavar=("SIDE", "LENGTH"), help="one measurement, in this process")
     options = made.parse_args()
     if options.side:
         side, length = options.side[0], int(options.side[1])
-        print(json.dumps(SIDES[side](length, options.seed)))
+        print(json.dumps(SIDES[side](length, options.seed, options.layers)))
         return
     rows: dict[str, dict[str, Any]] = {}
     compared = max((n for n in options.lengths if n <= PEERS_LAST), default=None)
@@ -51,7 +54,7 @@ def main() -> None:
         runs: dict[str, list[dict[str, float]]] = {}
 
         def take(side: str, length: int = length, runs: dict[str, Any] = runs) -> float:
-            found = measure(side, length, options.seed)
+            found = measure(side, length, options.seed, options.layers)
             runs.setdefault(side, []).append(found)
             return found["capture_s"]
 
@@ -73,35 +76,45 @@ def main() -> None:
     if not figures:
         figures = {"ours": [rows[str(options.lengths[-1])]["ours"]["capture_s"]]}
     result = summarize(
-        "look", figures, unit=f"s (a capture of all layers at {compared or options.lengths[-1]:,} tokens)",
+        "look" if options.layers == 12 else f"look-{options.layers}-layers", figures, unit=f"s (a capture of all layers at {compared or options.lengths[-1]:,} tokens)",
         better="less", seed=options.seed, libraries=("transformers",), more={"lengths": rows, "targets": TARGETS},
     )  # fmt: skip
     finish(result, json=options.json)
 
 
-def measure(side: str, length: int, seed: int) -> dict[str, float]:
+def measure(side: str, length: int, seed: int, layers: int) -> dict[str, float]:
     """Run this file once more for one measurement."""
-    words = [sys.executable, __file__, "--side", side, str(length), "--seed", str(seed)]
+    words = [
+        sys.executable,
+        __file__,
+        "--side",
+        side,
+        str(length),
+        "--seed",
+        str(seed),
+        "--layers",
+        str(layers),
+    ]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
     return json.loads(done.stdout)
 
 
-def ours(length: int, seed: int) -> dict[str, float]:
+def ours(length: int, seed: int, layers: int) -> dict[str, float]:
     """Capture all layers, then look at one head in every way."""
     import torch
 
     from regard.look.capture import capture
     from regard.look.tiles import Pyramid
 
-    module, ids = _model(length, seed)
+    module, ids = _model(length, seed, layers)
     before = _peak()
     began = time.perf_counter()
     with capture() as kept:
         module.hidden(ids)
     found = {"capture_s": time.perf_counter() - began, "capture_peak_gib": _peak()}
-    layer, head = kept.of()["decoder.6"], 5
+    layer, head = kept.of()[f"decoder.{layers // 2}"], 5
 
     def timed(name: str, work: Any) -> None:
         began = time.perf_counter()
@@ -125,43 +138,47 @@ def ours(length: int, seed: int) -> dict[str, float]:
     return found
 
 
-def forward(length: int, seed: int) -> dict[str, float]:
+def forward(length: int, seed: int, layers: int) -> dict[str, float]:
     """Run the same pass and keep nothing."""
     import torch
 
-    module, ids = _model(length, seed)
+    module, ids = _model(length, seed, layers)
     with torch.inference_mode():
         began = time.perf_counter()
         module.hidden(ids)
     return {"capture_s": time.perf_counter() - began, "peak_gib": _peak()}
 
 
-def transformers(length: int, seed: int) -> dict[str, float]:
+def transformers(length: int, seed: int, layers: int) -> dict[str, float]:
     """Get every matrix of the same architecture from transformers, in bf16."""
     import torch
     from transformers import GPT2Config, GPT2Model
 
     torch.manual_seed(seed)
     config = GPT2Config(
-        n_positions=length, vocab_size=VOCABULARY, attn_implementation="eager", use_cache=False
+        n_positions=length,
+        n_layer=layers,
+        vocab_size=VOCABULARY,
+        attn_implementation="eager",
+        use_cache=False,
     )
     model = GPT2Model(config).bfloat16().eval()
     ids = torch.randint(VOCABULARY, (1, length))
     with torch.inference_mode():
         began = time.perf_counter()
         attentions = model(ids, output_attentions=True).attentions
-        assert len(attentions) == 12
+        assert len(attentions) == layers
     return {"capture_s": time.perf_counter() - began, "peak_gib": _peak()}
 
 
-def _model(length: int, seed: int) -> tuple[Any, Any]:
+def _model(length: int, seed: int, layers: int) -> tuple[Any, Any]:
     import torch
 
     from regard.models.families import preset
     from regard.models.transformer import build
 
     torch.manual_seed(seed)
-    module = build(preset("gpt2", context=length)).bfloat16().eval()
+    module = build(preset("gpt2", context=length, num_layers=layers)).bfloat16().eval()
     return module, torch.randint(VOCABULARY, (1, length))
 
 

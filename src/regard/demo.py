@@ -96,7 +96,8 @@ class Recipe:
             "average": "ema",
             "ema_decay": 0.98,
             "evaluate_every": 250,
-            "save_every": 250,
+            "save_every": 125,
+            "keep": 7,  # in which the page shows a head forming
         }
     )
 

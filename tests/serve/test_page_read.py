@@ -1,4 +1,4 @@
-"""The page's reading, in a browser before the real server; and that all of writing and reading is for everyone."""
+"""The page's reading, in a browser before the real server."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from tests.serve.browser import Open, Place, shoot, until
-from tests.serve.test_page_write import HOSTILE, TEXT, WEB, assert_harmless, model_of
+from tests.serve.browser import Open, Place, until
+from tests.serve.test_page_write import HOSTILE, assert_harmless, model_of
 from tests.tiny_data import sentences
 
 
@@ -123,33 +123,3 @@ def test_what_cannot_be_is_one_sentence_in_place(opened: Open) -> None:
     tab.get_by_label("Your text").fill("  ")
     tab.locator("button.main").click()
     until(tab, "document.querySelector('[role=alert]').innerText.includes('Type a text first')")
-
-
-AXE = WEB / "node_modules/axe-core/axe.min.js"
-PLACES = {
-    "translate": (f"#/translate?model=translator&beams=2&text={TEXT}&run=1", "g.node"),
-    "generate": ("#/generate?model=writer&text=a dog&tokens=8&run=1", ".choice"),
-    "chat": ("#/generate?mode=chat", ".turn, .quiet"),
-    "classify": ("#/read?verb=classify&run=1&text=a dog", ".on-text"),
-    "embed": ("#/read?verb=embed&model=filler&run=1&query=a dog&text=a dog%0Aa cat%0Athe street", ".texts"),
-    "fill": ("#/read?verb=fill&run=1&text=a [MASK] runs", ".gap"),
-}
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("name", PLACES)
-def test_everyone_can_use_it_on_any_screen(opened: Open, name: str, theme: str) -> None:
-    where, sign = PLACES[name]
-    tab = opened(where, theme=theme, width=360, height=780, language="de")
-    tab.locator(sign).first.wait_for(state="attached")
-    tab.wait_for_timeout(400)
-    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert tab.evaluate("document.documentElement.lang") == "de"
-    shoot(tab, f"{name}-{theme}-narrow")
-    if not AXE.is_file():
-        pytest.skip("needs axe-core in web/node_modules")
-    tab.evaluate(AXE.read_text(encoding="utf-8"))
-    found = tab.evaluate(
-        "axe.run().then(all => all.violations.map(one => [one.id, one.nodes.map(n => n.html)]))"
-    )
-    assert not found
