@@ -76,7 +76,8 @@ def main() -> None:
     if not figures:
         figures = {"ours": [rows[str(options.lengths[-1])]["ours"]["capture_s"]]}
     result = summarize(
-        "look" if options.layers == 12 else f"look-{options.layers}-layers", figures, unit=f"s (a capture of all layers at {compared or options.lengths[-1]:,} tokens)",
+        "look" if options.layers == 12 else f"look-{options.layers}-layers", figures,
+        unit=f"s (a capture of all layers at {compared or options.lengths[-1]:,} tokens)",
         better="less", seed=options.seed, libraries=("transformers",), more={"lengths": rows, "targets": TARGETS},
     )  # fmt: skip
     finish(result, json=options.json)

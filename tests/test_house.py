@@ -240,3 +240,23 @@ def test_no_module_prints_around_the_face() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id != "print", f"{path.relative_to(SOURCE)}:{node.lineno} prints"
+
+
+def test_no_source_is_kept_out_of_the_repository() -> None:
+    if not (REPO / ".git").exists():
+        pytest.skip("no repository here")
+    asked = [
+        "git",
+        "ls-files",
+        "--others",
+        "--ignored",
+        "--exclude-standard",
+        "--",
+        "src",
+        "tests",
+        "web/src",
+        "docs",
+    ]
+    found = subprocess.run(asked, cwd=REPO, capture_output=True, text=True, check=True).stdout.splitlines()
+    built = ("src/regard/look/draw/assets/", "src/regard/serve/page/")
+    assert not [name for name in found if "__pycache__" not in name and not name.startswith(built)]

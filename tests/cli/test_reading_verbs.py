@@ -194,7 +194,7 @@ def test_embed_writes_a_matrix(
         (["fill", "fill", "a dog"], "text 1 ('a dog') has no mask; write [MASK], <mask> or ___"),
         (["fill", "generate", "[MASK]"], "is a decoder and can't fill, which takes an encoder"),
         (["fill", "fill", "[MASK]", "--top", "0"], "top=0"),
-        (["fill", "fill", "z" * 70 + "___"], "Shorten it, or give --windows."),
+        (["fill", "fill", "z" * 70 + "___"], "Shorten it, or read it in windows (--windows)."),
         (["answer", "answer", "a"], "question"),
         (["answer", "answer", "--question", "", "a"], "a question is empty"),
         (["answer", "fill", "--question", "who?", "a"], "can't answer"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from fastapi.routing import APIRoute
 from starlette.testclient import TestClient
 
 from regard.errors import ConfigError
+from regard.model import load
 from regard.serve.app import make_app
 from regard.serve.house import Missing, Settings
 
@@ -46,6 +49,29 @@ def test_names_of_layers_are_those_of_looks(app: FastAPI) -> None:
         model = app.state.house.models.open(info.name)
         target = "a dog" if info.kind == "encoder-decoder" else None
         assert set(model.look("a dog runs", target).layers) == set(info.layers), info.name
+
+
+def test_a_model_that_is_being_loaded_holds_up_nobody_who_wants_another(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, release, asked = app.state.house.models, threading.Event(), list[str]()
+
+    def slow(place: Path, **settings: Any) -> Any:
+        asked.append(place.name)
+        if place.name == "writer":
+            release.wait(20)
+        return load(place, **settings)
+
+    monkeypatch.setattr("regard.serve.models.load", slow)
+    with ThreadPoolExecutor(3) as pool:
+        twice = [pool.submit(models.open, "writer") for _ in range(2)]
+        try:
+            assert pool.submit(models.open, "classifier").result(20).config.kind == "encoder"
+            assert not any(one.done() for one in twice)
+        finally:
+            release.set()
+        assert twice[0].result(20) is twice[1].result(20)
+    assert sorted(asked) == ["classifier", "writer"]
 
 
 @pytest.mark.parametrize(

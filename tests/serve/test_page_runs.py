@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from tests.serve.browser import Open, Place, Server, evaluated, live_run, shoot, trained, until
 from tests.tiny_data import WORDS, sentences
@@ -127,6 +127,18 @@ def test_a_head_is_seen_forming(place: Place, opened: Open) -> None:
     shoot(tab, "runs-forming")
 
 
+def test_a_text_of_many_tokens_is_seen_forming_in_cells(place: Place, opened: Open) -> None:
+    text = (
+        "the+dog+sees+a+cat+" * 50
+    )  # 250 tokens or more: cells of three would do, and the server has two, four, …
+    tab = opened(f"#/runs?run=translator&text={text}&target=le+chien+voit&layer=encoder.1&head=1")
+    with tab.expect_response(lambda answer: "/api/looks/window" in answer.url) as answered:
+        tab.get_by_role("button", name="Look through").click()
+    assert answered.value.status == 200 and "cell=4&" in answered.value.url + "&"
+    until(tab, "document.querySelectorAll('.overview button').length === 6", 60)
+    assert tab.get_by_role("alert").count() == 0
+
+
 @pytest.mark.slow
 def test_a_training_is_started_watched_stopped_and_resumed(busy_server: Server, opened: Open) -> None:
     tab = opened("#/runs?new=1", at=busy_server)
@@ -148,7 +160,7 @@ def test_a_training_is_started_watched_stopped_and_resumed(busy_server: Server, 
     tab.get_by_role("button", name="Stop", exact=True).click()
     until(tab, f"{STATE} === 'stopped'", 60)
     reached = tab.evaluate(STEP)
-    told = httpx.get(f"{busy_server.address}/api/run", params={"name": "my own"}).json()
+    told = httpx2.get(f"{busy_server.address}/api/run", params={"name": "my own"}).json()
     assert told["state"] == "stopped" and told["checkpoints"][-1] >= reached >= 20
     tab.get_by_role("button", name="Go on training").click()
     until(tab, f"{STATE} === 'running' && {STEP} > {reached}", 90)
@@ -272,7 +284,7 @@ def test_a_long_run_is_drawn_by_means(place: Place, busy_server: Server, opened:
 def test_a_view_is_kept_and_comes_back(busy_server: Server, opened: Open) -> None:
     tab = opened("#/runs?new=1&x=time", at=busy_server)
     tab.get_by_role("heading", name="Runs").wait_for()
-    httpx.post(f"{busy_server.address}/api/views", json={"title": HOSTILE, "place": "/runs?new=1&log=1"})
+    httpx2.post(f"{busy_server.address}/api/views", json={"title": HOSTILE, "place": "/runs?new=1&log=1"})
     tab.goto(f"{busy_server.address}/#/saved")
     link = tab.get_by_role("link", name="evil")
     link.wait_for()
@@ -285,22 +297,22 @@ def test_a_view_is_kept_and_comes_back(busy_server: Server, opened: Open) -> Non
 
 def test_what_is_kept_can_be_taken_away(busy_server: Server, opened: Open) -> None:
     address = busy_server.address
-    httpx.delete(f"{address}/api/history")
+    httpx2.delete(f"{address}/api/history")
     for number in range(3):
         asked = {"kind": "explore", "title": f"text {number}", "place": f"/explore?text={number}"}
-        httpx.post(f"{address}/api/history", json=asked)
+        httpx2.post(f"{address}/api/history", json=asked)
     tab = opened("#/saved", at=busy_server)
     tab.get_by_role("button", name="Remove text 1").click()
     tab.get_by_role("link", name="text 1").wait_for(state="detached")
-    told = httpx.get(f"{address}/api/history").json()["items"]
+    told = httpx2.get(f"{address}/api/history").json()["items"]
     assert [one["title"] for one in told] == ["text 2", "text 0"]
     tab.get_by_role("button", name="Remove all").click()
     tab.get_by_role("button", name="No", exact=True).click()
-    assert len(httpx.get(f"{address}/api/history").json()["items"]) == 2
+    assert len(httpx2.get(f"{address}/api/history").json()["items"]) == 2
     tab.get_by_role("button", name="Remove all").click()
     tab.get_by_role("button", name="Yes, remove").click()
     tab.get_by_text("Nothing yet").wait_for()
-    assert httpx.get(f"{address}/api/history").json()["items"] == []
+    assert httpx2.get(f"{address}/api/history").json()["items"] == []
 
 
 def test_settings_last(busy_server: Server, opened: Open) -> None:
@@ -310,19 +322,19 @@ def test_settings_last(busy_server: Server, opened: Open) -> None:
     settings.get_by_label("Language").select_option("de")
     tab.get_by_role("heading", name="Gemerkt", exact=True).wait_for()
     until(tab, "document.documentElement.dataset.theme === 'dark'")
-    assert httpx.get(f"{busy_server.address}/api/settings").json() == {"language": "de", "theme": "dark"}
+    assert httpx2.get(f"{busy_server.address}/api/settings").json() == {"language": "de", "theme": "dark"}
     again = opened("#/runs", at=busy_server)
     again.get_by_role("heading", name="Läufe", exact=True).wait_for()
     assert again.evaluate("document.documentElement.lang") == "de"
     shoot(again, "runs-german-dark")
-    httpx.put(f"{busy_server.address}/api/settings", json={"language": None, "theme": None})
+    httpx2.put(f"{busy_server.address}/api/settings", json={"language": None, "theme": None})
 
 
 def test_the_saved_button_keeps_where_one_is(opened: Open, server: Server) -> None:
     tab = opened("#/runs?run=other&log=1")
     tab.get_by_role("button", name="Keep this view").click()
     tab.get_by_text("Kept under Saved").wait_for()
-    kept = httpx.get(f"{server.address}/api/views").json()["items"][0]
+    kept = httpx2.get(f"{server.address}/api/views").json()["items"][0]
     assert kept["title"] == "Runs: other" and kept["place"].startswith("/runs?run=other&log=1")
     again = opened("#/saved")
     again.get_by_role("link", name="Runs: other").first.click()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import torch
 from tests.serve.browser import PAGE, TINY, Open, Place, Server, shoot, until
@@ -27,7 +27,7 @@ TEXT = "the dog sees a cat"
 HOSTILE = "<img src=x onerror=alert(1)> \u202eevil\x1b[31m <b>a dog</b>"
 WEB = Path(__file__).parents[2] / "web"
 DONE = "document.querySelector('[data-phase]')?.dataset.phase === 'done'"
-PERCENT = re.compile(r"“(.+?)” looked most at “(.+?)” \(([\d.]+) %\)")
+PERCENT = re.compile(r"(?:On average over the heads, )?“(.+?)” looked most at “(.+?)” \(([\d.]+) %\)")
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +95,33 @@ def test_a_translation_streams_and_each_word_says_where_it_looked(spoken: Server
         shown = [float(one.get_attribute("data-share")) for one in lit.all()]
         assert shown[:-1] == pytest.approx(shares, abs=1e-5) and shown[-1] == 0  # the end token is left out
     shoot(tab, "translate")
+
+
+def test_heads_that_part_over_a_word_are_named_before_their_average(spoken: Server, opened: Open) -> None:
+    tab = opened(f"#/translate?model=translator&text={TEXT}&run=1", at=spoken)
+    until(tab, DONE)
+    model = model_of(spoken.place, "translator")
+    expected = model.translate(TEXT).text
+    steps = [event for event in told_steps(spoken.place, "translator", "translate", TEXT, attention=True)[0]
+             if isinstance(event, Token) and not event.end]  # fmt: skip
+    spans, source = spans_of(model, TEXT), TEXT.split()
+    for place_, word in enumerate(expected.split()):
+        rows = [
+            step.seen for step, owner in zip(steps, owners(steps, expected), strict=True) if owner == place_
+        ]
+        seen = torch.stack(rows).mean(0).flatten(0, 1)
+        shares = torch.stack([seen[:, first:last].sum(1) for first, last in spans], 1)
+        sure = [source[int(row.argmax())] for row in shares if row.max() > 0.5]
+        point(tab, "Translation, word by word", place_)
+        said = tab.inner_text("[data-apart]")
+        assert f"“{word}”" in said
+        assert said.startswith("The heads parted") == (len(set(sure)) > 1)
+        counted = re.findall(r"(\d+) (?:of \d+ heads looked )?mostly at “(.+?)”", said)
+        assert {text: int(count) for count, text in counted} == {text: sure.count(text) for text in set(sure)}
+        if not sure:
+            assert said == f"For “{word}” no head looked mostly at one word."
+    tab.get_by_label("Which head").select_option("cross.1.1")
+    assert tab.locator("[data-apart]").count() == 0
 
 
 def owners(steps: list[Any], text: str) -> list[int]:
@@ -366,6 +393,6 @@ def test_writing_can_be_stopped_and_ends_with_its_view(server: Server, opened: O
 
 def wait_idle(server: Server) -> None:
     deadline = time.monotonic() + 10
-    while httpx.get(f"{server.address}/health").json()["busy"]:
+    while httpx2.get(f"{server.address}/health").json()["busy"]:
         assert time.monotonic() < deadline, "the server still works for a client that has left"
         time.sleep(0.02)

@@ -207,6 +207,85 @@ def test_a_stream_says_how_many_are_before_it(work: Work) -> None:
     assert aside(go).startswith('event: queued\ndata: {"ahead": 1}\n\nevent: started')
 
 
+def test_a_reader_that_stops_reading_without_leaving_frees_the_thread(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regard.serve.work._PATIENCE", 0.1)
+
+    def endless(job: Job) -> None:
+        while True:
+            job.tell("token", {})
+
+    async def go() -> str:
+        client = Client()
+        stream = work.stream(endless, client.request)
+        assert await work.run(lambda job: "room", Client().request) == "room"
+        return await client.read(stream)
+
+    told = aside(go)
+    assert told.endswith('event: failed\ndata: {"error": "this was ended since nobody read what came."}\n\n')
+
+
+def test_the_end_of_the_server_ends_every_answer_even_of_work_that_does_not_listen(work: Work) -> None:
+    held = threading.Event()
+
+    async def go() -> str:
+        deaf = asyncio.ensure_future(work.run(lambda job: held.wait(10), Client().request))
+        await asyncio.sleep(0.05)
+        client = Client()
+        waiting = asyncio.ensure_future(client.read(work.stream(lambda job: None, client.request)))
+        await asyncio.sleep(0.05)
+        work.close(0)
+        with pytest.raises(Left):
+            await asyncio.wait_for(deaf, 5)
+        with pytest.raises(Busy):
+            await work.run(lambda job: None, Client().request)
+        return await asyncio.wait_for(waiting, 5)
+
+    try:
+        assert aside(go) == 'event: queued\ndata: {"ahead": 1}\n\n'
+    finally:
+        held.set()
+
+
+def test_long_jobs_leave_a_thread_to_short_ones() -> None:
+    work, held, begun = Work(workers=2, waiting=10), threading.Event(), list[int]()
+
+    def endless(k: int) -> bool:
+        begun.append(k)
+        return held.wait(10)
+
+    async def go() -> None:
+        longs = [
+            asyncio.ensure_future(work.run(lambda job, k=k: endless(k), Client().request, long=True))
+            for k in range(3)
+        ]
+        await asyncio.sleep(0.05)
+        client = Client()
+        waiting = asyncio.ensure_future(
+            client.read(work.stream(lambda job: job.tell("done", {}), client.request, long=True))
+        )
+        await asyncio.sleep(0.05)
+        assert await asyncio.wait_for(work.run(lambda job: "short", Client().request), 5) == "short"
+        assert begun == [0] and soon(lambda: len(work) == 4)
+        held.set()
+        assert all(await asyncio.gather(*longs)) and begun == [0, 1, 2]
+        assert (await waiting).startswith('event: queued\ndata: {"ahead": 3}\n\nevent: started')
+
+    try:
+        aside(go)
+    finally:
+        work.close()
+
+
+def test_with_one_thread_long_jobs_still_run_in_their_turn(work: Work) -> None:
+    async def go() -> list[int]:
+        asked = [work.run(lambda job, k=k: k, Client().request, long=k % 2 == 0) for k in range(4)]
+        return await asyncio.gather(*asked)
+
+    assert aside(go) == [0, 1, 2, 3]
+
+
 def test_a_reader_that_leaves_a_stream_ends_its_work(work: Work) -> None:
     told: list[int] = []
 

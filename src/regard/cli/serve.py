@@ -88,7 +88,13 @@ def command(
         address = f"http://{shown}:{number}/" + ("" if token is None else f"?token={token}")
         output.line(f"Regard's page: {address}")
         output.note("Ctrl-C ends it; trainings that were started from it go on.")
-        server = uvicorn.Server(
+
+        class Server(uvicorn.Server):
+            async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+                app.state.house.work.close(0)  # answers that are being written end here, and are waited for
+                await super().shutdown(sockets)
+
+        server = Server(
             uvicorn.Config(
                 app, log_level="warning", access_log=False, timeout_graceful_shutdown=2, server_header=False,
                 date_header=False, h11_max_incomplete_event_size=64 * 2**10, limit_concurrency=512,

@@ -41,7 +41,7 @@ from regard.serve.looks_asked import (
 from regard.serve.looks_reading import Span, check_place, links_to, numbers_of, roles_of, window_of
 from regard.serve.looks_store import Looking
 from regard.serve.plain import Plain
-from regard.serve.work import Job
+from regard.serve.work import LONG, Job
 from regard.tasks.looking import capture_reading, read
 from regard.tasks.looking_checkpoints import looks as looks_of_run
 from regard.tasks.looking_effects import effect
@@ -70,7 +70,7 @@ async def look(asked: ToLook, shared: Shared, room: Looking, request: Request) -
 
     await run_in_threadpool(shared.models.folder, asked.model)
     wanted = await run_in_threadpool(_with_text, asked, shared)
-    return shared.work.stream(work, request)
+    return shared.work.stream(work, request, long=len(wanted.text) > LONG)
 
 
 def _with_text(asked: ToLook, shared: House) -> ToLook:
@@ -240,7 +240,7 @@ async def pyramid(asked: OfHead, shared: Shared, room: Looking, request: Request
         room.looks.trim()
         job.tell("done", {})
 
-    return shared.work.stream(work, request)
+    return shared.work.stream(work, request, long=True)
 
 
 @router.get("/looks/to")
@@ -248,7 +248,9 @@ async def to(asked: Annotated[OfWord, Query()], shared: Shared, room: Looking, r
     """List who attends most to a word."""
     kept = room.looks.get(asked.id)
     found = await shared.work.run(
-        lambda job: links_to(kept, asked.word, side=asked.side, top=asked.top, check=job.check), request
+        lambda job: links_to(kept, asked.word, side=asked.side, top=asked.top, check=job.check),
+        request,
+        long=not kept.whole,
     )
     return Plain({"links": found})
 
@@ -259,7 +261,7 @@ async def heads(
 ) -> Response:
     """Tell what every head does."""
     kept = room.looks.get(asked.id)
-    return Plain(await shared.work.run(lambda job: roles_of(kept, job.check), request))
+    return Plain(await shared.work.run(lambda job: roles_of(kept, job.check), request, long=not kept.whole))
 
 
 @router.get("/looks/export", responses=_FILE)
@@ -278,7 +280,8 @@ async def export(
             room.looks.trim()
             return made
 
-        return Response(await shared.work.run(work, request), media_type=media, headers=headers)
+        drawn = await shared.work.run(work, request, long=not kept.whole)
+        return Response(drawn, media_type=media, headers=headers)
     layer, head = None, wanted.head
     if wanted.layer is not None and head is not None:
         layer, head = kept.head(wanted.layer, head)
@@ -346,4 +349,4 @@ async def follow(asked: ToFollow, shared: Shared, room: Looking, request: Reques
             job.tell("look", {"step": one.step, **_kept(room, one.look)})
         job.tell("done", {})
 
-    return shared.work.stream(work, request)
+    return shared.work.stream(work, request, long=True)

@@ -86,6 +86,7 @@ class Models:
         self.runs, self.given, self.device, self.most = runs, tuple(dict.fromkeys(given)), device, most
         self._infos: dict[tuple[str, float], ModelInfo | None] = {}
         self._loaded: OrderedDict[tuple[str, float], Model] = OrderedDict()
+        self._loading: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
     def names(self) -> list[ModelInfo]:
@@ -130,12 +131,18 @@ class Models:
             if key in self._loaded:
                 self._loaded.move_to_end(key)
                 return self._loaded[key]
-            for old in [old for old in self._loaded if old[0] == name]:
-                del self._loaded[old]
+            loading = self._loading.setdefault(name, threading.Lock())
+        with loading:  # who asks for another model doesn't wait for this one
+            with self._lock:
+                if key in self._loaded:
+                    return self._loaded[key]
+                for old in [old for old in self._loaded if old[0] == name]:
+                    del self._loaded[old]
             model = load(place, device=self.device)
-            self._loaded[key] = model
-            while len(self._loaded) > 1 and sum(map(_bytes, self._loaded.values())) > self.most:
-                self._loaded.popitem(last=False)
+            with self._lock:
+                self._loaded[key] = model
+                while len(self._loaded) > 1 and sum(map(_bytes, self._loaded.values())) > self.most:
+                    self._loaded.popitem(last=False)
             return model
 
     def _folders(self) -> dict[str, Path]:

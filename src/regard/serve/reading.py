@@ -20,7 +20,7 @@ from regard.serve.house import House, Shared
 from regard.serve.plain import Plain
 from regard.serve.reading_explained import explain
 from regard.serve.reading_map import embed_file, embed_texts, nearest
-from regard.serve.work import Job
+from regard.serve.work import LONG, Job
 from regard.tasks.fill import find_masks
 
 __all__ = ["router"]
@@ -91,18 +91,22 @@ class Score(Asked):
     windows: bool = False
 
 
+_Asked = Classify | Tag | Fill | Embed | Question | Score
+
+
 async def _answered(
-    shared: House, request: Request, model: str, call: Callable[[Job, Model], dict[str, Any]]
+    shared: House, request: Request, asked: _Asked, call: Callable[[Job, Model], dict[str, Any]]
 ) -> Response:
     """Do a job with a model, and answer with what it gives."""
 
     def work(job: Job) -> Response:
         job.check()
-        found = shared.models.open(model)
+        found = shared.models.open(asked.model)
         job.check()
         return Plain(call(job, found))
 
-    return await shared.work.run(work, request)
+    is_long = (isinstance(asked, Embed) and asked.file is not None) or len(asked.model_dump_json()) > LONG
+    return await shared.work.run(work, request, long=is_long)
 
 
 @router.post("/classify", response_class=Plain)
@@ -129,7 +133,7 @@ async def classify(shared: Shared, request: Request, asked: Classify) -> Respons
             template=asked.template, windows=found.windows,
         )  # fmt: skip
 
-    return await _answered(shared, request, asked.model, call)
+    return await _answered(shared, request, asked, call)
 
 
 @router.post("/tag", response_class=Plain)
@@ -144,7 +148,7 @@ async def tag(shared: Shared, request: Request, asked: Tag) -> Response:
         ]
         return {"entities": entities, "tokens": found.tokens, "windows": found.windows}
 
-    return await _answered(shared, request, asked.model, call)
+    return await _answered(shared, request, asked, call)
 
 
 @router.post("/fill", response_class=Plain)
@@ -162,7 +166,7 @@ async def fill(shared: Shared, request: Request, asked: Fill) -> Response:
         ]  # fmt: skip
         return {"masks": masks, "text": found.text, "tokens": found.tokens, "windows": found.windows}
 
-    return await _answered(shared, request, asked.model, call)
+    return await _answered(shared, request, asked, call)
 
 
 @router.post("/embed", response_class=Plain)
@@ -180,7 +184,7 @@ async def embed(shared: Shared, request: Request, asked: Embed) -> Response:
         found = [] if asked.query is None else nearest(model, laid, asked.query, asked.top)
         return {"points": laid.points(), "nearest": found, "how": laid.how, "left_out": laid.left_out}
 
-    return await _answered(shared, request, asked.model, call)
+    return await _answered(shared, request, asked, call)
 
 
 @router.post("/answer", response_class=Plain)
@@ -198,7 +202,7 @@ async def answer(shared: Shared, request: Request, asked: Question) -> Response:
         best = {"text": found.text, "start": found.start, "end": found.end, "probability": found.probability}
         return {**best, "candidates": candidates, "tokens": found.tokens, "windows": found.windows}
 
-    return await _answered(shared, request, asked.model, call)
+    return await _answered(shared, request, asked, call)
 
 
 @router.post("/score", response_class=Plain)
@@ -218,4 +222,4 @@ async def score(shared: Shared, request: Request, asked: Score) -> Response:
             "scored": found.scored, "way": found.way, "tokens": tokens, "windows": found.windows,
         }  # fmt: skip
 
-    return await _answered(shared, request, asked.model, call)
+    return await _answered(shared, request, asked, call)

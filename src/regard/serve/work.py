@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
@@ -20,10 +21,13 @@ from regard.nn.taps import tapping
 from regard.serve.events import EventResponse, encode, left
 from regard.serve.house import Missing
 
-__all__ = ["Busy", "Cancelled", "Job", "Left", "Work"]
+__all__ = ["LONG", "Busy", "Cancelled", "Job", "Left", "Work"]
 
 T = TypeVar("T")
+LONG = 20_000  # characters from which a text's work takes long, and leaves a thread to others
 _BEHIND = 256  # events that a client may be behind before the work waits for it
+_PATIENCE = 60.0  # seconds without a sign that a client reads on, after which its work ends
+_SLOW = "this was ended since nobody read what came."
 _RETRY = 2  # seconds after which a full queue is worth another try
 
 
@@ -82,16 +86,18 @@ class Job:
 
 
 class _Entry:
-    def __init__(self, job: Job, call: Callable[[], None]) -> None:
-        self.job, self.call = job, call
-        self.has_begun = False
+    def __init__(self, job: Job, call: Callable[[], None], end: Callable[[], None], *, long: bool) -> None:
+        self.job, self.call, self.end, self.long = job, call, end, long
 
 
 class Work:
     """Run jobs in their order, a few at a time.
 
+    Long jobs never take every thread, if there are two: a short job gets through beside them, and before those that
+    wait.
+
     Args:
-        workers: threads; a short job gets through beside a long one where there are two.
+        workers: threads.
         waiting: jobs that may wait; more are refused.
     """
 
@@ -101,6 +107,7 @@ class Work:
         self._running: set[_Entry] = set()
         self._changed = threading.Condition()
         self._closed = False
+        self._most_long = max(1, workers - 1)
         self._threads = [
             threading.Thread(target=self._loop, name=f"work-{k}", daemon=True) for k in range(workers)
         ]
@@ -113,17 +120,19 @@ class Work:
             return len(self._entries) + len(self._running)
 
     def close(self, timeout: float = 5.0) -> None:
-        """End every job, and the threads."""
+        """End every job, with its answer, and the threads, as far as they do in these seconds."""
         with self._changed:
             self._closed = True
             for entry in (*self._entries, *self._running):
                 entry.job.cancel()
+                entry.end()
             self._entries.clear()
             self._changed.notify_all()
+        last = time.monotonic() + timeout
         for thread in self._threads:
-            thread.join(timeout)
+            thread.join(max(0.0, last - time.monotonic()))
 
-    async def run(self, call: Callable[[Job], T], request: Request) -> T:
+    async def run(self, call: Callable[[Job], T], request: Request, *, long: bool = False) -> T:
         """Do a job and give its result; a client that leaves ends it.
 
         Raises:
@@ -135,7 +144,7 @@ class Work:
         job = Job()
 
         def settle(value: T | None, error: BaseException | None) -> None:
-            if result.cancelled():
+            if result.done():
                 return
             if error is None:
                 result.set_result(value)  # type: ignore[arg-type]
@@ -150,7 +159,7 @@ class Work:
             else:
                 _later(loop, settle, value, None)
 
-        entry = self._submit(job, work)
+        entry = self._submit(job, work, lambda: _later(loop, settle, None, Cancelled()), long=long)
         leaving = asyncio.ensure_future(left(request.receive))
         try:
             either: set[asyncio.Future[Any]] = {result, leaving}
@@ -166,7 +175,7 @@ class Work:
             elif not result.cancelled():
                 result.exception()  # has been seen
 
-    def stream(self, call: Callable[[Job], None], request: Request) -> EventResponse:
+    def stream(self, call: Callable[[Job], None], request: Request, *, long: bool = False) -> EventResponse:
         """Do a job that tells events, and answer with them; a client that leaves ends it.
 
         Before its own events come "queued", where others are before it, and "started"; an error becomes the event
@@ -181,8 +190,12 @@ class Work:
         job = Job()
 
         def tell(name: str, data: dict[str, Any]) -> None:
+            end = time.monotonic() + _PATIENCE
             while not room.acquire(timeout=0.2):
                 job.check()
+                if time.monotonic() > end:  # a thread is not held for it any longer
+                    _later(loop, coming.put_nowait, encode("failed", {"error": _SLOW}))
+                    job.cancel()
             _later(loop, coming.put_nowait, encode(name, data))
 
         def work() -> None:
@@ -201,8 +214,9 @@ class Work:
 
         job._sink = tell
         entry = self._submit(
-            job, work, before=lambda ahead: coming.put_nowait(encode("queued", {"ahead": ahead}))
-        )
+            job, work, lambda: _later(loop, coming.put_nowait, None), long=long,
+            before=lambda ahead: coming.put_nowait(encode("queued", {"ahead": ahead})),
+        )  # fmt: skip
 
         async def events() -> AsyncIterator[bytes]:
             while (event := await coming.get()) is not None:
@@ -212,18 +226,25 @@ class Work:
         return EventResponse(events(), lambda: self._drop(entry))
 
     def _submit(
-        self, job: Job, call: Callable[[], None], before: Callable[[int], None] = lambda ahead: None
-    ) -> _Entry:
-        entry = _Entry(job, call)
+        self, job: Job, call: Callable[[], None], end: Callable[[], None], *, long: bool,
+        before: Callable[[int], None] = lambda ahead: None,
+    ) -> _Entry:  # fmt: skip
+        entry = _Entry(job, call, end, long=long)
         with self._changed:
             ahead = len(self._entries) + len(self._running)
             if self._closed or ahead >= self.waiting + len(self._threads):
                 raise Busy
-            if ahead >= len(self._threads):
+            longs = sum(one.long for one in (*self._entries, *self._running))
+            if ahead >= len(self._threads) or (long and longs >= self._most_long):
                 before(ahead)
             self._entries.append(entry)
-            self._changed.notify()
+            self._changed.notify_all()
         return entry
+
+    def _next(self) -> _Entry | None:
+        """Find the first job that may begin: a long one leaves a thread to short ones."""
+        is_room = sum(entry.long for entry in self._running) < self._most_long
+        return next((entry for entry in self._entries if is_room or not entry.long), None)
 
     def _drop(self, entry: _Entry) -> None:
         """End a job wherever it is."""
@@ -235,11 +256,11 @@ class Work:
     def _loop(self) -> None:
         while True:
             with self._changed:
-                while not self._entries and not self._closed:
+                while (entry := self._next()) is None and not self._closed:
                     self._changed.wait()
-                if self._closed:
+                if entry is None or self._closed:
                     return
-                entry = self._entries.popleft()
+                self._entries.remove(entry)
                 self._running.add(entry)
             try:
                 with tapping(entry.job._tap):
@@ -249,6 +270,7 @@ class Work:
             finally:
                 with self._changed:
                     self._running.discard(entry)
+                    self._changed.notify_all()  # a long one may begin now
 
 
 def sentence(error: BaseException) -> str:

@@ -98,7 +98,8 @@ def make_inputs(
 def check_lengths(inputs: Sequence[Input], config: ModelConfig) -> dict[int, str]:
     """Find the texts that are longer than the context: the number of each, and what is wrong with it."""
     return {
-        one.text: f"has {len(one.ids)} tokens; this model's context is {config.context}. Shorten it, or give --windows."
+        one.text: f"has {len(one.ids)} tokens; this model's context is {config.context}. "
+        "Shorten it, or read it in windows (--windows)."
         for one in inputs
         if len(one.ids) > config.context
     }

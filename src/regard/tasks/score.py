@@ -238,7 +238,11 @@ def _conditional(parts: Parts, number: int, source: str, text: str, tokenizer: T
 
 
 def _problems(config: ModelConfig, plans: Sequence[_Text]) -> dict[int, str]:
-    way = "Shorten it." if config.kind == "encoder-decoder" else "Shorten it, or give --windows."
+    way = (
+        "Shorten it."
+        if config.kind == "encoder-decoder"
+        else "Shorten it, or read it in windows (--windows)."
+    )
     return {
         i: f"has {plan.longest} tokens; this model's context is {config.context}. {way}"
         for i, plan in enumerate(plans)

@@ -125,7 +125,7 @@ def check_summaries(parts: Parts, texts: Sequence[str], *, prefix: str | None = 
     """Find the texts that are too long for `summarize` without windows: their numbers, and what is wrong."""
     before = _published(parts)[1] if prefix is None else prefix
     most = parts.config.context
-    said = f"tokens; this model reads at most {most}. Shorten it, or give --windows."
+    said = f"tokens; this model reads at most {most}. Shorten it, or read it in windows (--windows)."
     lengths = [len(ids) for ids in encode_sources(parts, prefixed(texts, before))]
     return {i: f"has {length} {said}" for i, length in enumerate(lengths) if length > most}
 

@@ -27,7 +27,7 @@ export const en = {
   beams: "Beams",
   beamsHelp: "1 takes the likeliest token each time; more keep that many beginnings side by side.",
   lengthPenalty: "Length penalty",
-  maxTokens: "At most so many tokens",
+  maxTokens: "At most this many tokens",
   automatic: "automatic",
   sourceLanguage: "From language (code, where the model asks for one)",
   targetLanguage: "Into language (code, where the model asks for one)",
@@ -49,7 +49,15 @@ export const en = {
     const more = rest.length ? `, then at ${rest.join(" and ")}` : "";
     return `“${word}” looked most at ${first}${more}.`;
   },
-  surest: (layer: string, head: number, word: string, share: string): string => `The one head that was surest, ${head} of ${layer}, looked at “${word}” (${share}).`,
+  onAverage: (word: string, parts: [string, string][]): string =>
+    `On average over the heads, “${word}” looked most at ${parts.map(([text, share]) => `“${text}” (${share})`).join(", then at ")}.`,
+  parted: (word: string, all: number, groups: [string, number, string, number, string][]): string => {
+    const each = groups.map(([text, count, layer, head, share], k) =>
+      `${k ? count : `${count} of ${all} heads looked`} mostly at “${text}” (${count > 1 ? "surest: " : ""}head ${head} of ${layer}, ${share})`);
+    return groups.length > 1 ? `The heads parted over “${word}”: ${each.join(", ")}.` : `For “${word}”, ${each.join("")}.`;
+  },
+  noneSure: (word: string): string => `For “${word}” no head looked mostly at one word.`,
+  jobs: "Heads do different jobs: one may look at what a word stands for, another at what is to be said of it. Their average blends these, and where they looked is a hint at what a word rests on, not a proof.",
   lookingNowhere: (word: string): string => `“${word}” looked at no word in particular.`,
   lookedAt: (word: string, parts: [string, string][]): string =>
     `“${word}” was looked at most by ${parts.map(([text, share]) => `“${text}” (${share})`).join(", then by ")}.`,
@@ -71,7 +79,7 @@ export const en = {
   row: "Word",
   looksAt: "looked most at",
   weight: "Weight",
-  inside: "Look inside: all layers and heads of this pair",
+  inside: "Look inside: all layers and heads of this pair, what each one does, and what changes without it",
   noAttention: "This model's attention was not sent with these tokens.",
 
   tree: "The tree of the search",
@@ -177,7 +185,15 @@ export const de: typeof en = {
     const more = rest.length ? `, dann auf ${rest.join(" und ")}` : "";
     return `„${word}“ hat am meisten auf ${first} geblickt${more}.`;
   },
-  surest: (layer, head, word, share) => `Der Kopf, der am sichersten war, ${head} von ${layer}, hat auf „${word}“ geblickt (${share}).`,
+  onAverage: (word, parts) => `Im Mittel der Köpfe hat „${word}“ am meisten auf ${parts.map(([text, share]) => `„${text}“ (${share})`).join(", dann auf ")} geblickt.`,
+  parted: (word, all, groups) => {
+    const each = groups.map(([text, count, layer, head, share]) =>
+      `${count} vor allem auf „${text}“ (${count > 1 ? "am sichersten " : ""}Kopf ${head} von ${layer}, ${share})`);
+    const looked = groups[0][1] > 1 ? "blickten" : "blickte";
+    return `Bei „${word}“ ${groups.length > 1 ? "waren die Köpfe uneins: Von" : looked + " von"} ${all}${groups.length > 1 ? ` ${looked}` : " Köpfen"} ${each.join(", ")}.`;
+  },
+  noneSure: (word) => `Bei „${word}“ hat kein Kopf vor allem auf ein einziges Wort geblickt.`,
+  jobs: "Köpfe haben verschiedene Aufgaben: Einer mag darauf blicken, wofür ein Wort steht, ein anderer darauf, was von ihm gesagt werden soll. Ihr Mittel vermengt das, und wohin sie blickten, ist ein Hinweis darauf, worauf ein Wort beruht, kein Beweis.",
   lookingNowhere: (word) => `„${word}“ hat auf kein Wort besonders geblickt.`,
   lookedAt: (word, parts) => `Auf „${word}“ hat am meisten ${parts.map(([text, share]) => `„${text}“ (${share})`).join(", dann ")} geblickt.`,
   lookedAtByNone: (word) => `Kein Wort hat besonders auf „${word}“ geblickt.`,
@@ -198,7 +214,7 @@ export const de: typeof en = {
   row: "Wort",
   looksAt: "blickte am meisten auf",
   weight: "Gewicht",
-  inside: "Hineinsehen: alle Schichten und Köpfe dieses Paares",
+  inside: "Hineinsehen: alle Schichten und Köpfe dieses Paares, was jeder tut und was sich ohne ihn ändert",
   noAttention: "Zu diesen Token wurde keine Attention geschickt.",
 
   tree: "Der Baum der Suche",
