@@ -1,5 +1,6 @@
 # make demo     train a small Transformer in two minutes and see what it learned
-# make test     the test suite, without the slow tests
+# make test     the test suite, without the slow tests and those in a browser
+# make browser  the tests of the pages in Chromium
 # make slow     the slow tests: kills and resumes, 20,000 lines in bulk, the widget in JupyterLab
 # make check    everything a change must pass: lint, format, types, import contracts, tests
 # make bench    the comparisons with other libraries (minutes to an hour)
@@ -20,7 +21,7 @@ WEB := $(shell find web -name node_modules -prune -o -type f -print)
 STAMP := $(INSTALLED) $(ASSET) $(PAGE)
 BENCHMARKS := $(sort $(filter-out benchmarks/common.py,$(wildcard benchmarks/*.py)))
 
-.PHONY: demo test slow check lint types imports bench venv web format clean
+.PHONY: demo test browser slow check lint types imports bench venv web format clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -47,13 +48,16 @@ demo: $(STAMP)
 
 # One thread a process: the processes share the cores, and results don't depend on how many there are.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow and not gpu and not browser"
+
+browser: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) -m "browser and not slow and not gpu"
 
 slow: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,notebook]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "slow and not gpu" --timeout 1800
 
-check: lint types imports test
+check: lint types imports test browser
 
 lint: $(STAMP)
 	$(BIN)/ruff check

@@ -36,6 +36,14 @@ def shared_folder() -> Path | None:
     return folder if folder.is_dir() else None
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is shown in a browser, so that it can be run apart."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.browser)
+
+
 @pytest.fixture(scope="session")
 def repo() -> Path:
     """Give the repository's root."""

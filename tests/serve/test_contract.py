@@ -63,7 +63,7 @@ def test_no_request_that_fits_the_document_or_misses_it_gets_a_500(app: FastAPI,
                 try:
                     strategy = operation.as_strategy(generation_mode=mode)
                     run = settings(
-                        max_examples=12,
+                        max_examples=6,
                         deadline=None,
                         phases=[Phase.generate],
                         suppress_health_check=list(HealthCheck),
