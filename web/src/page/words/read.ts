@@ -1,5 +1,16 @@
 // The words of the view that reads: classify, tag, fill, embed, answer, score.
 
+/** What is read until somebody types: in English, as the models at hand are. */
+const example = {
+  classify: "A wonderful film, although it is far too long.",
+  tag: "Ada Lovelace met Charles Babbage in London.",
+  fill: "The [MASK] is asleep.",
+  embed: "a dog barks\na puppy barks\nthe price of bread\nthe cost of flour",
+  answer: "The animal didn't cross the street because it was too tired.",
+  score: "The animal didn't cross the street because it was too tired.",
+};
+const exampleQuestion = "Why didn't it cross?";
+
 export const en = {
   title: "Read",
   intro: "Give a model a text and see what it makes of it, on the text itself.",
@@ -32,15 +43,8 @@ export const en = {
   fillHint: "Write [MASK] where a word is missing.",
   addMask: "Put a gap at the cursor",
   tokens: (tokens: number): string => `${tokens} ${tokens === 1 ? "token" : "tokens"} read.`,
-  example: {
-    classify: "A wonderful film, although it is far too long.",
-    tag: "Ada Lovelace met Charles Babbage in London.",
-    fill: "The [MASK] is asleep.",
-    embed: "a dog barks\na puppy barks\nthe price of bread\nthe cost of flour",
-    answer: "The animal didn't cross the street because it was too tired.",
-    score: "The animal didn't cross the street because it was too tired.",
-  },
-  exampleQuestion: "Why didn't it cross?",
+  example,
+  exampleQuestion,
 
   result: "Result",
   labelsShown: "Labels and their probabilities",
@@ -106,15 +110,8 @@ export const de: typeof en = {
   fillHint: "Schreiben Sie [MASK], wo ein Wort fehlt.",
   addMask: "Lücke an die Schreibmarke setzen",
   tokens: (tokens) => `${tokens} Token gelesen.`,
-  example: {
-    classify: "A wonderful film, although it is far too long.",
-    tag: "Ada Lovelace met Charles Babbage in London.",
-    fill: "The [MASK] is asleep.",
-    embed: "a dog barks\na puppy barks\nthe price of bread\nthe cost of flour",
-    answer: "The animal didn't cross the street because it was too tired.",
-    score: "The animal didn't cross the street because it was too tired.",
-  },
-  exampleQuestion: "Why didn't it cross?",
+  example,
+  exampleQuestion,
 
   result: "Ergebnis",
   labelsShown: "Kategorien und ihre Wahrscheinlichkeiten",
