@@ -106,8 +106,8 @@ def test_languages_frame_the_source_and_begin_the_target(tmp_path: Path, frame: 
         ours.translate("a dog", target_language="dog")
 
 
-def test_generate_frames_its_prompt(tmp_path: Path) -> None:
-    tokenizer = words("<bos> $A")
+def two_ended(tokenizer: regard.Tokenizer) -> Any:
+    """Make a Llama of random weights, which ends a text with either of two tokens."""
     config = transformers.LlamaConfig(
         vocab_size=tokenizer.vocab_size, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
         intermediate_size=24, max_position_embeddings=64, bos_token_id=1, eos_token_id=[2, 9],
@@ -116,6 +116,12 @@ def test_generate_frames_its_prompt(tmp_path: Path) -> None:
     model = transformers.LlamaForCausalLM(config).eval()
     with torch.no_grad():
         model.lm_head.weight.mul_(20)
+    return model
+
+
+def test_generate_frames_its_prompt(tmp_path: Path) -> None:
+    tokenizer = words("<bos> $A")
+    model = two_ended(tokenizer)
     model.save_pretrained(tmp_path)
     tokenizer.save(tmp_path)
     ours = regard.load(tmp_path)

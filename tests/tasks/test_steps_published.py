@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tests.tasks.small import SENTENCES
-from tests.tasks.test_published import published, words
+from tests.tasks.test_published import published, two_ended, words
 from tests.tasks.test_steps import shown, tokens, told
 from tests.tasks.test_summarize import TASKS
 
@@ -112,14 +112,8 @@ def test_the_prefix_of_a_task_is_told_as_what_stands_around(tmp_path: Path) -> N
 
 def test_a_text_has_several_ends_and_a_sample_its_filters(tmp_path: Path) -> None:
     tokenizer = words("<bos> $A")
-    config = transformers.LlamaConfig(
-        vocab_size=tokenizer.vocab_size, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=24, max_position_embeddings=64, bos_token_id=1, eos_token_id=[2, 9],
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model = transformers.LlamaForCausalLM(config).eval()
+    model = two_ended(tokenizer)
     with torch.no_grad():
-        model.lm_head.weight.mul_(20)
         model.lm_head.weight[9] = model.lm_head.weight[50] + 0.01 * model.lm_head.weight[9]
     model.save_pretrained(tmp_path)
     tokenizer.save(tmp_path)
