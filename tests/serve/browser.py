@@ -236,11 +236,32 @@ def _hear(noted: Noted, message: Any) -> None:
 
 
 def until(tab: Any, expression: str, seconds: float = 20) -> None:
-    """Wait until an expression is true, asked from outside: the page itself may evaluate nothing."""
+    """Wait until an expression is true, asked from outside: the page itself may evaluate nothing.
+
+    An expression about something that isn't on the page yet counts as not true yet.
+    """
+    from playwright.sync_api import Error as PlaywrightError
+
     deadline = time.monotonic() + seconds
-    while not tab.evaluate(expression):
+    while True:
+        try:
+            said = tab.evaluate(expression)
+        except PlaywrightError as error:
+            if "TypeError" not in error.message:
+                raise
+            said = False
+        if said:
+            return
         assert time.monotonic() < deadline, expression
         tab.wait_for_timeout(25)
+
+
+def holds(expected: Any, ask: Callable[[], Any], seconds: float = 20) -> None:
+    """Wait until what the server keeps is what is expected: a page shows a change before the server has it."""
+    deadline = time.monotonic() + seconds
+    while (found := ask()) != expected:
+        assert time.monotonic() < deadline, f"{found!r} is not {expected!r}"
+        time.sleep(0.05)
 
 
 def shoot(tab: Any, name: str) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx2
 import numpy as np
 import pytest
-from tests.serve.browser import Open, Place, Server, live_run, trained, until
+from tests.serve.browser import Open, Place, Server, holds, live_run, trained, until
 from tests.tasks.small import make_parts, save
 
 import regard
@@ -21,6 +21,7 @@ import regard
 WEB = Path(__file__).parents[2] / "web"
 TEXT = "the animal was too tired"
 WIDE = "the animal was too wide"
+FRAMES = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => requestAnimationFrame(done))))"
 HAS_WEIGHT = "document.querySelector('.rg-weight')?.dataset.weight !== undefined"
 READY = '[data-ready="true"]'
 HOSTILE = "<img src=x onerror=window.hit=1> a dog \u202eevil"
@@ -53,11 +54,12 @@ def place_of(tab: Any) -> dict[str, str]:
 
 
 def point(tab: Any, x: float, y: float, within: str = "") -> None:
-    """Point at a part of the matrix, given as shares of its picture."""
+    """Point at a part of the matrix, given as shares of its picture, and wait until that is drawn."""
     above = tab.locator(f"{within} .rg-above")
     above.scroll_into_view_if_needed()
     box = above.bounding_box()
     tab.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=3)
+    tab.evaluate(FRAMES)
 
 
 def test_what_is_typed_becomes_a_matrix(place: Place, opened: Open) -> None:
@@ -86,7 +88,6 @@ def test_pointing_shows_the_weight_and_keys_pick_a_head(place: Place, opened: Op
     seen = set()
     for x, y in ((0.45, 0.7), (0.5, 0.8), (0.4, 0.9)):
         point(tab, x, y)
-        tab.wait_for_timeout(60)
         row, column, weight = shown(tab)
         expected = weights(place, "writer", TEXT, "decoder.0", 0)
         assert weight == pytest.approx(float(expected[row, column]), abs=2e-6)
@@ -192,14 +193,12 @@ def test_two_cursors_move_as_one(place: Place, opened: Open) -> None:
     seen = set()
     for y in (0.5, 0.6, 0.7, 0.8):
         point(tab, 0.4, y, "[data-side=a]")
-        tab.wait_for_timeout(80)
         left, right = labels["a"].inner_text(), labels["b"].inner_text()
         assert left == right or (left, right) == ("tired", "wide")
         assert shown(tab, "[data-side=b]")[0] == shown(tab, "[data-side=a]")[0] + 1, "one word stands before"
         seen.add(left)
     assert len(seen) >= 3
     point(tab, 0.5, 0.9, "[data-side=b]")
-    tab.wait_for_timeout(80)
     assert shown(tab, "[data-side=a]")[0] == shown(tab, "[data-side=b]")[0] - 1
     expected = weights(place, "writer", TEXT, "decoder.0", 1, words=True)
     row, column, weight = shown(tab, "[data-side=a]")
@@ -211,7 +210,6 @@ def test_two_cursors_move_as_one(place: Place, opened: Open) -> None:
     tab.get_by_label("Linked cursors").uncheck()
     still = labels["b"].inner_text()
     point(tab, 0.5, 0.45, "[data-side=a]")
-    tab.wait_for_timeout(80)
     assert labels["b"].inner_text() == still
 
 
@@ -255,7 +253,6 @@ def test_a_long_file_is_a_map_down_to_one_weight(
     until(tab, "document.querySelector('.rg-note').innerText === 'single weights'")
     for x in (0.55, 0.6):
         point(tab, x, 0.6)
-        tab.wait_for_timeout(60)
         until(tab, HAS_WEIGHT)
         row, column, weight = shown(tab)
         assert weight == pytest.approx(float(layer.weights(0, [row], [column])[0, 0]), abs=2e-6)
@@ -313,9 +310,12 @@ def test_what_was_looked_at_is_remembered_and_kept(server: Server, opened: Open)
     until(tab, "document.querySelector('.said').innerText.includes('Saved')")
     kept = httpx2.get(f"{server.address}/api/views").json()["items"][0]
     assert kept["title"] == TEXT and f"#{kept['place']}" == f"#{urlsplit(tab.url).fragment}"
-    tab.wait_for_timeout(3500)
-    items = httpx2.get(f"{server.address}/api/history").json()["items"]
-    assert any(one["title"] == TEXT and one["place"].startswith("/explore?") for one in items)
+
+    def is_remembered() -> bool:
+        items = httpx2.get(f"{server.address}/api/history").json()["items"]
+        return any(one["title"] == TEXT and one["place"].startswith("/explore?") for one in items)
+
+    holds(True, is_remembered)
 
 
 def test_a_hostile_text_is_shown_as_text(opened: Open) -> None:
@@ -362,7 +362,7 @@ def test_language_and_theme_are_chosen_and_kept(server: Server, opened: Open) ->
     until(tab, "document.querySelector('#rg-tab-sentence')?.innerText === 'Satz'")
     tab.get_by_label("Farben", exact=True).select_option("dark")
     until(tab, "document.querySelector('.rg-look').dataset.theme === 'dark'")
-    tab.wait_for_timeout(300)
+    holds({"language": "de", "theme": "dark"}, lambda: httpx2.get(f"{server.address}/api/settings").json())
     again = explored(opened, "view=matrix")
     until(
         again, "document.documentElement.lang === 'de' && document.documentElement.dataset.theme === 'dark'"

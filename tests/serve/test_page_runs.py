@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from tests.serve.browser import Open, Place, Server, evaluated, live_run, shoot, trained, until
+from tests.serve.browser import Open, Place, Server, evaluated, holds, live_run, shoot, trained, until
 from tests.tiny_data import WORDS, sentences
 
 from regard.tasks.looking_checkpoints import looks as looks_of_run
@@ -322,7 +322,9 @@ def test_settings_last(busy_server: Server, opened: Open) -> None:
     settings.get_by_label("Language").select_option("de")
     tab.get_by_role("heading", name="Gemerkt", exact=True).wait_for()
     until(tab, "document.documentElement.dataset.theme === 'dark'")
-    assert httpx2.get(f"{busy_server.address}/api/settings").json() == {"language": "de", "theme": "dark"}
+    holds(
+        {"language": "de", "theme": "dark"}, lambda: httpx2.get(f"{busy_server.address}/api/settings").json()
+    )
     again = opened("#/runs", at=busy_server)
     again.get_by_role("heading", name="Läufe", exact=True).wait_for()
     assert again.evaluate("document.documentElement.lang") == "de"

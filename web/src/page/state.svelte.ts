@@ -19,6 +19,8 @@ class House {
   language = $state<Language>(remembered("language", LANGUAGES) ?? (navigator.language.startsWith("de") ? "de" : "en"));
   theme = $state<Theme>(remembered("theme", THEMES) ?? "auto");
   private systemDark = $state(false);
+  /** The writing of settings that goes on; the next one begins after it, so that the last wish is the one kept. */
+  private writing: Promise<unknown> | null = null;
   shade: "light" | "dark" = $derived(this.theme === "auto" ? (this.systemDark ? "dark" : "light") : this.theme);
 
   constructor() {
@@ -44,6 +46,7 @@ class House {
   async settle(): Promise<void> {
     try {
       const { language, theme } = await get<{ language?: Language; theme?: Theme }>("/api/settings");
+      if (this.writing) return; // the reader was faster: what was asked for before is out of date
       if (LANGUAGES.includes(language!)) this.language = language!;
       if (THEMES.includes(theme!)) this.theme = theme!;
     } catch {
@@ -60,7 +63,8 @@ class House {
         // a browser that keeps nothing
       }
     }
-    put("/api/settings", { language: this.language, theme: this.theme }).catch(() => {});
+    const write = (): Promise<unknown> => put("/api/settings", { language: this.language, theme: this.theme }).catch(() => {});
+    this.writing = this.writing ? this.writing.then(write) : write();
   }
 
   model(name: string | null): ModelInfo | undefined {
