@@ -3,18 +3,20 @@
 import { Failure, get, getFloats, pause, stream, wasStopped } from "./api";
 import type { AttentionSource, Kind, Meta, Numbers, Region, Tile } from "../data/types";
 
-/** Weights of a window up to which the server works out every one of them at once. */
-const AT_ONCE = 2 ** 24;
+/** Weights of a window up to which every one of them is asked for at once: some 5 ms of the server's time. */
+const AT_ONCE = 2 ** 20;
+/** Weights up to which the server works out a window by itself; a larger one waits for all of its head. */
+const ALONE = 2 ** 24;
 const KEPT = 256;
 const LANES = 4; // a browser has six connections to a server, and rows and events need theirs
+const SLOW_LANES = 1; // of these, for windows that take long: a preview never waits for them
 
 type Packed = Omit<Numbers, "query" | "key"> & { query: number[]; key: number[] };
 
 export class RemoteSource implements AttentionSource {
   private stop = new AbortController();
   private lines = new Map<string, Promise<Float32Array>>();
-  private lanes = LANES;
-  private waiting: (() => void)[] = [];
+  private lanes = { all: new Lanes(LANES), slow: new Lanes(SLOW_LANES) };
   private whole: { name: string; stop: AbortController; done: Promise<void> } | null = null;
   /** Told how far the exact picture of a head is, 0 to 1, and null when nothing is being worked out. */
   onprogress: (share: number | null) => void = () => {};
@@ -34,15 +36,17 @@ export class RemoteSource implements AttentionSource {
   /** A window; an exact one of a large part waits until all of the head has been worked out. */
   async window(layer: number, head: number, region: Region, signal?: AbortSignal): Promise<Tile> {
     const size = (region.row1 - region.row0) * (region.column1 - region.column0);
-    const isLarge = region.cell > 1 && size > AT_ONCE;
+    const isSampled = region.sampled && region.cell > 1 && size > AT_ONCE;
+    const isLarge = region.cell > 1 && size > ALONE;
     if (isLarge && !region.sampled) await this.pyramid(layer, head, signal);
-    const { sampled, ...rest } = region;
-    return this.inLane(signal, async (both) => {
-      const asked = { id: this.id, layer, head, ...rest, sampled: sampled && isLarge ? 1 : 0 };
-      const { values, headers } = await this.ask("/api/looks/window", asked, both);
+    const both = signal ? AbortSignal.any([signal, this.stop.signal]) : this.stop.signal;
+    const asked = { id: this.id, layer, head, ...region, sampled: isSampled ? 1 : 0 };
+    const ask = async (): Promise<Tile> => {
+      const { values, headers } = await this.lanes.all.take(both, () => this.ask("/api/looks/window", asked, both));
       const [rows, columns] = [Number(headers.get("X-Rows")), Number(headers.get("X-Columns"))];
       return { rows, columns, values, exact: headers.get("X-Exact") === "1" };
-    });
+    };
+    return !isSampled && !isLarge && size > AT_ONCE ? this.lanes.slow.take(both, ask) : ask();
   }
 
   overview(layer: number, head: number, size: number, kind: Kind): Promise<Tile> {
@@ -59,7 +63,6 @@ export class RemoteSource implements AttentionSource {
   close(): void {
     this.stop.abort();
     this.whole?.stop.abort();
-    for (const go of this.waiting.splice(0)) go();
   }
 
   private line(what: "row" | "column", at: Record<string, number>): Promise<Float32Array> {
@@ -87,19 +90,6 @@ export class RemoteSource implements AttentionSource {
     }
   }
 
-  private async inLane<T>(signal: AbortSignal | undefined, act: (signal: AbortSignal) => Promise<T>): Promise<T> {
-    while (this.lanes <= 0 && !this.stop.signal.aborted) await new Promise<void>((go) => this.waiting.push(go));
-    const both = signal ? AbortSignal.any([signal, this.stop.signal]) : this.stop.signal;
-    this.lanes--;
-    try {
-      both.throwIfAborted();
-      return await act(both);
-    } finally {
-      this.lanes++;
-      this.waiting.shift()?.();
-    }
-  }
-
   /** Have the server work out a head once and for all; one head at a time, the one that is looked at. */
   private async pyramid(layer: number, head: number, signal?: AbortSignal): Promise<void> {
     const name = `${layer}.${head}`;
@@ -124,5 +114,44 @@ export class RemoteSource implements AttentionSource {
       if (wasStopped(error) && !signal?.aborted) throw new DOMException("another head is looked at", "AbortError");
       throw error;
     }
+  }
+}
+
+/** So many at a time; whoever is called off leaves the line. */
+class Lanes {
+  private waiting = new Set<() => void>();
+
+  constructor(private free: number) {}
+
+  async take<T>(signal: AbortSignal, act: () => Promise<T>): Promise<T> {
+    await this.turn(signal);
+    try {
+      return await act();
+    } finally {
+      const [next] = this.waiting;
+      if (next) next();
+      else this.free++;
+    }
+  }
+
+  private async turn(signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    if (this.free > 0) {
+      this.free--;
+      return;
+    }
+    await new Promise<void>((go, stop) => {
+      const leave = (): void => {
+        this.waiting.delete(next);
+        stop(signal.reason);
+      };
+      const next = (): void => {
+        this.waiting.delete(next);
+        signal.removeEventListener("abort", leave);
+        go();
+      };
+      this.waiting.add(next);
+      signal.addEventListener("abort", leave, { once: true });
+    });
   }
 }
