@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from tests.serve.browser import Open, Place, Server, evaluated, holds, live_run, shoot, trained, until
 
@@ -143,6 +144,20 @@ def test_nothing_leaves_and_nothing_is_made_up(opened: Open) -> None:
     assert tab.evaluate("window.hit") is None
     tab.noted.said.clear()
     tab.noted.requests.clear()
+
+
+def test_two_tabs_do_not_undo_each_others_settings(busy_server: Server, opened: Open) -> None:
+    first = opened("#/saved", at=busy_server)
+    second = opened("#/saved", at=busy_server)
+    for tab in (first, second):
+        tab.get_by_role("region", name="Settings").wait_for()
+        tab.wait_for_load_state("networkidle")  # it has asked for the settings
+    first.get_by_role("region", name="Settings").get_by_label("Theme").select_option("dark")
+    kept = f"{busy_server.address}/api/settings"
+    holds("dark", lambda: httpx2.get(kept).json().get("theme"))
+    second.get_by_role("region", name="Settings").get_by_label("Language").select_option("de")
+    holds({"language": "de", "theme": "dark"}, lambda: httpx2.get(kept).json())
+    httpx2.put(kept, json={"language": None, "theme": None})
 
 
 def held(cdp: Any) -> dict[str, float]:

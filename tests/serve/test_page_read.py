@@ -123,3 +123,25 @@ def test_what_cannot_be_is_one_sentence_in_place(opened: Open) -> None:
     tab.get_by_label("Your text").fill("  ")
     tab.locator("button.main").click()
     until(tab, "document.querySelector('[role=alert]').innerText.includes('Type a text first')")
+
+
+def test_a_view_that_was_left_writes_into_no_other(opened: Open, tmp_path: Path) -> None:
+    tab = opened("#/explore?model=writer&text=the+dog&view=matrix")
+    tab.wait_for_selector(".rg-plane")
+    until(tab, "location.hash.includes('layer=')")
+    tab.get_by_role("link", name="Saved").click()
+    tab.get_by_role("heading", name="Saved", exact=True).wait_for()
+    tab.wait_for_timeout(300)  # the address is written a little later
+    assert tab.evaluate("location.hash") == "#/saved"
+
+    held: list[Any] = []
+    tab.route("**/api/files?name=*", lambda route: held.append(route))
+    tab.goto(f"{tab.url.split('#')[0]}#/read?verb=embed&model=filler")
+    file = tmp_path / "late.txt"
+    file.write_text("the dog\n")
+    tab.locator("input[type=file]").set_input_files(file)
+    with tab.expect_event("requestfailed", lambda asked: "/api/files?name=" in asked.url):
+        tab.get_by_role("link", name="Saved").click()
+    tab.get_by_role("heading", name="Saved", exact=True).wait_for()
+    tab.wait_for_timeout(300)
+    assert len(held) == 1 and tab.evaluate("location.hash") == "#/saved"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,31 @@ def test_a_text_of_many_tokens_is_seen_forming_in_cells(place: Place, opened: Op
     assert answered.value.status == 200 and "cell=4&" in answered.value.url + "&"
     until(tab, "document.querySelectorAll('.overview button').length === 6", 60)
     assert tab.get_by_role("alert").count() == 0
+
+
+def test_a_heads_weights_stand_under_its_own_name_alone(opened: Open) -> None:
+    tab = opened("#/runs?run=translator&text=the+dog&target=le+chien&layer=cross.1&head=1")
+    tab.get_by_role("button", name="Look through").click()
+    until(tab, "document.querySelectorAll('.overview button').length === 6", 60)
+    refused = []
+
+    def busy(route: Any) -> None:
+        if len(refused) == 2:
+            return route.continue_()
+        refused.append(route.request.url)
+        return route.fulfill(status=503, json={"error": "the server is busy"})
+
+    tab.noted.expected += ["503", "ERR_FAILED"]
+    tab.route("**/api/looks/window*head=0*", busy)
+    tab.get_by_role("combobox", name="Head").select_option("0")
+    until(tab, "document.querySelector('.matrix').ariaLabel.includes('head 0,')")
+    until(tab, "document.querySelectorAll('.overview button').length === 6")
+    assert len(refused) == 2 and tab.get_by_role("alert").count() == 0
+    tab.route("**/api/looks/window*head=1*", lambda route: route.abort())
+    tab.get_by_role("combobox", name="Head").select_option("1")
+    tab.get_by_role("alert").wait_for()
+    assert "The server does not answer" in tab.get_by_role("alert").inner_text()
+    assert tab.locator(".matrix").count() == 0 and tab.locator(".overview").count() == 0
 
 
 @pytest.mark.slow
@@ -330,6 +356,20 @@ def test_settings_last(busy_server: Server, opened: Open) -> None:
     assert again.evaluate("document.documentElement.lang") == "de"
     shoot(again, "runs-german-dark")
     httpx2.put(f"{busy_server.address}/api/settings", json={"language": None, "theme": None})
+
+
+def test_a_run_that_is_gone_leaves_the_list(place: Place, busy_server: Server, opened: Open) -> None:
+    for name in ("stays", "goes"):
+        shutil.copytree(place.runs / "translator", busy_server.place.runs / name)
+    tab = opened("#/runs?run=stays", at=busy_server)
+    tab.noted.expected.append("404")
+    chart(tab, "Loss").locator("path.line").wait_for()
+    shutil.rmtree(busy_server.place.runs / "goes")
+    listed = tab.get_by_role("list", name="The runs").get_by_role("button", name="goes")
+    listed.click()
+    listed.wait_for(state="detached")
+    tab.get_by_text("There is no run called goes.").wait_for()
+    shutil.rmtree(busy_server.place.runs / "stays")
 
 
 def test_the_saved_button_keeps_where_one_is(opened: Open, server: Server) -> None:

@@ -4,6 +4,8 @@ export type Params = Record<string, string | number | boolean | null | undefined
 /** What an event carries differs by its name, and whoever reads the event knows which. */
 export type Told = (name: string, data: any) => void;
 
+const MOST_AGAIN = 6; // that a busy server is asked, within some 13 seconds
+
 /** The server said no; the message is its own sentence. */
 export class Failure extends Error {
   constructor(readonly status: number, message: string) {
@@ -28,15 +30,25 @@ export function address(path: string, params: Params = {}): string {
 
 /** Ask once; a refusal becomes a Failure with the server's sentence, no answer at all one with status 0. */
 async function ask(where: string, options: RequestInit): Promise<Response> {
-  let response: Response;
+  const response = await arriving(fetch(where, options));
+  if (response.ok) return response;
+  throw new Failure(response.status, await arriving(refusal(response)));
+}
+
+/** Ask once, and read what comes back as JSON. */
+async function told<T>(where: string, options: RequestInit): Promise<T> {
+  const response = await ask(where, options);
+  return arriving(response.json() as Promise<T>);
+}
+
+/** Wait for what comes over the connection, which may break at every byte. */
+async function arriving<T>(coming: Promise<T>): Promise<T> {
   try {
-    response = await fetch(where, options);
+    return await coming;
   } catch (error) {
     if (wasStopped(error)) throw error;
     throw new Failure(0, unreachable());
   }
-  if (response.ok) return response;
-  throw new Failure(response.status, await refusal(response));
 }
 
 let unreachable = (): string => "The server does not answer.";
@@ -62,27 +74,27 @@ const asJson = (body: unknown): RequestInit => ({ body: JSON.stringify(body), he
 const heeding = (signal?: AbortSignal): RequestInit => (signal ? { signal } : {});
 
 export async function get<T>(path: string, params: Params = {}, signal?: AbortSignal): Promise<T> {
-  return (await ask(address(path, params), heeding(signal))).json() as Promise<T>;
+  return told<T>(address(path, params), heeding(signal));
 }
 
 export async function post<T>(path: string, body: unknown, signal?: AbortSignal): Promise<T> {
-  return (await ask(path, { method: "POST", ...asJson(body), ...heeding(signal) })).json() as Promise<T>;
+  return told<T>(path, { method: "POST", ...asJson(body), ...heeding(signal) });
 }
 
 /** Send a file as it is, or an object as JSON; `path` may carry a query made by `address`. */
 export async function put<T>(path: string, content: Blob | object, signal?: AbortSignal): Promise<T> {
   const sent = content instanceof Blob ? { body: content, headers: { "Content-Type": "application/octet-stream" } } : asJson(content);
-  return (await ask(path, { method: "PUT", ...sent, ...heeding(signal) })).json() as Promise<T>;
+  return told<T>(path, { method: "PUT", ...sent, ...heeding(signal) });
 }
 
 export async function del<T>(path: string, params: Params = {}): Promise<T> {
-  return (await ask(address(path, params), { method: "DELETE" })).json() as Promise<T>;
+  return told<T>(address(path, params), { method: "DELETE" });
 }
 
 /** Little-endian float32, as the server sends it. */
 export async function getFloats(path: string, params: Params = {}, signal?: AbortSignal): Promise<{ values: Float32Array; headers: Headers }> {
   const response = await ask(address(path, params), heeding(signal));
-  return { values: new Float32Array(await response.arrayBuffer()), headers: response.headers };
+  return { values: new Float32Array(await arriving(response.arrayBuffer())), headers: response.headers };
 }
 
 /**
@@ -121,27 +133,43 @@ export async function listen(path: string, params: Params, on: Told, signal?: Ab
   }
 }
 
-export const pause = (milliseconds: number, signal?: AbortSignal): Promise<void> =>
+/** Do something again as long as the server is busy (503), each time after a longer wait. */
+export async function patiently<T>(act: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await act();
+    } catch (error) {
+      const isBusy = error instanceof Failure && error.status === 503;
+      if (!isBusy || attempt >= MOST_AGAIN) throw error;
+    }
+    await pause(200 * 2 ** attempt, signal);
+  }
+}
+
+/** Wait for something that goes on for others as well, but no longer than the signal allows. */
+export const heed = <T>(coming: Promise<T>, signal?: AbortSignal): Promise<T> =>
   new Promise((done, fail) => {
-    const later = setTimeout(done, milliseconds);
-    signal?.addEventListener("abort", () => {
-      clearTimeout(later);
-      fail(new DOMException("no longer wanted", "AbortError"));
-    });
+    const leave = (): void => fail(new DOMException("no longer wanted", "AbortError"));
+    if (signal?.aborted) leave();
+    signal?.addEventListener("abort", leave, { once: true });
+    void coming.then(done, fail).finally(() => signal?.removeEventListener("abort", leave));
   });
+
+export async function pause(milliseconds: number, signal?: AbortSignal): Promise<void> {
+  let later: ReturnType<typeof setTimeout> | undefined;
+  try {
+    await heed(new Promise<void>((done) => (later = setTimeout(done, milliseconds))), signal);
+  } finally {
+    clearTimeout(later);
+  }
+}
 
 async function events(response: Response, on: Told): Promise<void> {
   const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   try {
     for (;;) {
-      let read: ReadableStreamReadResult<string>;
-      try {
-        read = await reader.read();
-      } catch (error) {
-        if (wasStopped(error)) throw error;
-        throw new Failure(0, unreachable());
-      }
+      const read = await arriving(reader.read());
       if (read.done) return;
       const blocks = (rest + read.value.replaceAll("\r\n", "\n")).split("\n\n");
       rest = blocks.pop() ?? "";

@@ -69,7 +69,7 @@ export class Looking {
     source.onprogress = (share) => (this.exact = share);
     let isAskedAgain = false;
     source.onlost = () => {
-      if (isAskedAgain || this.source !== source) return;
+      if (isAskedAgain || this.source !== source || this.stop) return; // what is being looked at now takes its place
       isAskedAgain = true; // the server has begun anew, or has looked at much since
       void this.look(asked);
     };

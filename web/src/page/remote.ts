@@ -1,6 +1,6 @@
 // Attention that the server keeps: rows, columns and windows are asked for when they are looked at.
 
-import { Failure, get, getFloats, pause, stream, wasStopped } from "./api";
+import { Failure, get, getFloats, heed, patiently, stream, wasStopped } from "./api";
 import type { AttentionSource, Kind, Meta, Numbers, Region, Tile } from "../data/types";
 
 /** Weights of a window up to which every one of them is asked for at once: some 5 ms of the server's time. */
@@ -78,15 +78,11 @@ export class RemoteSource implements AttentionSource {
   }
 
   private async ask(path: string, params: Record<string, string | number>, signal: AbortSignal): ReturnType<typeof getFloats> {
-    for (let attempt = 0; ; attempt++) {
-      try {
-        return await getFloats(path, params, signal);
-      } catch (error) {
-        if (error instanceof Failure && error.status === 404) this.onlost();
-        const isBusy = error instanceof Failure && error.status === 503;
-        if (!isBusy || attempt > 5) throw error;
-      }
-      await pause(200 * 2 ** attempt, signal);
+    try {
+      return await patiently(() => getFloats(path, params, signal), signal);
+    } catch (error) {
+      if (error instanceof Failure && error.status === 404) this.onlost();
+      throw error;
     }
   }
 
@@ -96,9 +92,9 @@ export class RemoteSource implements AttentionSource {
     if (this.whole?.name !== name) {
       this.whole?.stop.abort();
       const stop = new AbortController();
-      const done = stream("/api/looks/pyramid", { id: this.id, layer, head }, (event, told: { done: number; total: number }) => {
+      const done = patiently(() => stream("/api/looks/pyramid", { id: this.id, layer, head }, (event, told: { done: number; total: number }) => {
         if (event === "progress" && !stop.signal.aborted) this.onprogress(told.done / Math.max(1, told.total));
-      }, stop.signal);
+      }, stop.signal), stop.signal);
       const own = { name, stop, done };
       this.whole = own;
       done.catch((error) => {
@@ -109,7 +105,7 @@ export class RemoteSource implements AttentionSource {
       });
     }
     try {
-      await this.whole.done;
+      await heed(this.whole.done, signal);
     } catch (error) {
       if (wasStopped(error) && !signal?.aborted) throw new DOMException("another head is looked at", "AbortError");
       throw error;

@@ -8,6 +8,7 @@ export type Theme = "auto" | "light" | "dark";
 
 const LANGUAGES: Language[] = ["en", "de"];
 const THEMES: Theme[] = ["auto", "light", "dark"];
+const WRITE_MS = 10_000; // after which a writing that doesn't end holds back the next no more
 
 class House {
   models = $state.raw<ModelInfo[]>([]);
@@ -63,7 +64,8 @@ class House {
         // a browser that keeps nothing
       }
     }
-    const write = (): Promise<unknown> => put("/api/settings", { language: this.language, theme: this.theme }).catch(() => {});
+    // The wish alone: another tab may have changed the rest.
+    const write = (): Promise<unknown> => put("/api/settings", wish, AbortSignal.timeout(WRITE_MS)).catch(() => {});
     this.writing = this.writing ? this.writing.then(write) : write();
   }
 

@@ -52,8 +52,10 @@ export class Watch {
   private later: ReturnType<typeof setTimeout> | undefined;
   private coming: Evaluation[] = [];
   private isFollowing = false;
+  /** Whether it was said that there is no such run any more. */
+  private isGone = false;
 
-  /** `onchange` is told when the run began, saved or ended: what the list says of it is out of date then. */
+  /** `onchange` is told when the run began, saved, ended or went: what the list says of it is out of date then. */
   constructor(readonly name: string, private readonly onchange: () => void = () => {}) {}
 
   /** Ask for what is there, and listen while it goes on; where it began to go on again, listen again. */
@@ -66,10 +68,17 @@ export class Watch {
       await this.ask(signal, !isLive);
       if (isLive) await this.follow(signal);
     } catch (error) {
-      if (!wasStopped(error)) this.problem = sentence(error);
+      if (!wasStopped(error)) this.fail(error);
     } finally {
       if (!signal.aborted) this.isFollowing = false;
     }
+  }
+
+  private fail(error: unknown): void {
+    this.problem = sentence(error);
+    if (this.isGone || !(error instanceof Failure) || error.status !== 404) return;
+    this.isGone = true; // said once: a list that has it nevertheless would be asked for without end
+    this.onchange();
   }
 
   /** Stop listening until it is opened again: a browser keeps few connections, and a tab that nobody sees needs none. */

@@ -3,11 +3,11 @@
 import { untrack } from "svelte";
 import { LONGEST, place, type ViewName } from "../../place.svelte";
 
-/** Made while a component begins. What is longer than the address takes is kept by the page alone. */
+/** Made while a component begins, and written only while its view is open. What is longer than the address takes is kept by the page alone. */
 export class Kept {
   private held = $state("");
 
-  constructor(view: ViewName, private readonly name: string, private readonly otherwise: string) {
+  constructor(private readonly view: ViewName, private readonly name: string, private readonly otherwise: string) {
     this.held = place.get(name) ?? otherwise;
     $effect(() => {
       if (place.view !== view) return;
@@ -25,7 +25,7 @@ export class Kept {
 
   set value(value: string) {
     this.held = value;
-    place.set({ [this.name]: value === this.otherwise ? null : value });
+    if (place.view === this.view) place.set({ [this.name]: value === this.otherwise ? null : value });
   }
 
   /** As a number within bounds; what is no number is the one to begin with. */
