@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from starlette.testclient import TestClient
 from regard.errors import ConfigError
 from regard.model import load
 from regard.serve.app import make_app
-from regard.serve.house import Missing, Settings
+from regard.serve.house import Missing, Settings, Unkept
+from regard.serve.work import Busy
 
 
 def routes(app: FastAPI) -> list[tuple[str, str]]:
@@ -220,3 +222,55 @@ def test_the_document_can_be_read_by_programs(client: TestClient) -> None:
     assert document["info"]["title"] == "Regard"
     assert json.dumps(document).isascii()
     assert client.get("/docs").status_code in (404, 503)  # whose scripts would come from elsewhere
+
+
+def test_while_the_store_is_held_up_others_are_answered(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regard.serve.store._PATIENCE", 20.0)
+    store = client.app.state.house.store  # type: ignore[attr-defined]
+    with ThreadPoolExecutor(1) as pool:
+        with store._lock:
+            waiting = pool.submit(client.get, "/api/history")
+            time.sleep(0.1)
+            assert client.get("/health").status_code == 200
+            assert not waiting.done()
+        assert waiting.result(20).json() == {"items": []}
+
+
+@pytest.mark.parametrize(("error", "status"), [(Busy(), 503), (Unkept("the disk is full."), 507)])
+def test_what_the_store_can_not_do_is_told(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
+) -> None:
+    def fails(*given: Any, **named: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr("regard.serve.store.Store.views", fails)
+    answer = client.get("/api/views")
+    assert answer.status_code == status
+    assert ("retry-after" in answer.headers) is (status == 503)
+    assert answer.json()["error"].endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"[" * 200_000, "too deep"),
+        (b'{"title": ' + b"9" * 5000 + b"}", "too many digits"),
+        (b'{"title": "\xff"}', "UTF-8"),
+    ],
+)
+def test_a_body_that_python_can_not_read_is_a_sentence(client: TestClient, body: bytes, said: str) -> None:
+    answer = client.post("/api/views", content=body, headers={"content-type": "application/json"})
+    assert (answer.status_code, said in answer.json()["error"]) == (422, True)
+
+
+def test_a_body_that_turns_out_too_large_is_413(runs: Path, tmp_path: Path) -> None:
+    app = make_app(Settings(runs=runs, home=tmp_path / "home"))
+    for one in app.user_middleware:
+        one.kwargs["most_body"] = 100
+    with TestClient(app, base_url="http://localhost") as client:
+        parts = iter([b'{"title": "', b"x" * 200, b'"}'])
+        answer = client.post("/api/views", content=parts, headers={"content-type": "application/json"})
+        assert answer.status_code == 413
+        assert "larger than 100 bytes" in answer.json()["error"]

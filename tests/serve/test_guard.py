@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -21,10 +22,18 @@ async def _echo(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": str(size).encode()})
 
 
-def ask(
+Answer = tuple[int, dict[str, str], bytes]
+
+
+def ask(guard: Guard, **given: Any) -> Answer:
+    """Ask a guard as a client would, from outside of any loop."""
+    return aside(lambda: asked(guard, **given))
+
+
+async def asked(
     guard: Guard, *, path: str = "/api/models", method: str = "GET", headers: list[tuple[str, str]] | None = None,
     body: tuple[bytes, ...] = (b"",), query: str = "", kind: str = "http",
-) -> tuple[int, dict[str, str], bytes]:  # fmt: skip
+) -> Answer:  # fmt: skip
     """Ask a guard as a client would; give status, headers and body."""
     given = [("host", "127.0.0.1:8000")] if headers is None else headers
     scope = {
@@ -40,7 +49,7 @@ def ask(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    aside(lambda: guard(scope, receive, send))
+    await guard(scope, receive, send)
     if sent[0]["type"] == "websocket.close":
         return sent[0]["code"], {}, b""
     named = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
@@ -66,6 +75,35 @@ def test_a_foreign_host_is_refused(host: str) -> None:
     status, _, body = ask(Guard(_echo, hosts=["box.lan"]), headers=[("host", host)])
     assert status == 403
     assert b"own name" in body
+
+
+@pytest.mark.parametrize("listening", ["0.0.0.0", "::", ""])
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("192.168.0.4:8000", 200), ("[fd00::4]:8000", 200), ("0.0.0.0:8000", 200), ("localhost", 200), ("Box:80", 200),
+        ("box.lan", 200), ("evil.example", 403), ("192.168.0.4.evil.example", 403), ("192.168.0.4@evil.example", 403),
+        ("3232235524", 403), ("box.evil.example", 403),
+    ],
+)  # fmt: skip
+def test_at_every_address_any_address_is_let_through_and_no_foreign_name(
+    monkeypatch: pytest.MonkeyPatch, listening: str, host: str, status: int
+) -> None:
+    monkeypatch.setattr("regard.serve.guard.socket.gethostname", lambda: "Box")
+    guard = Guard(_echo, host=listening, hosts=["box.lan"], token="s3cret")
+    signed = ("authorization", "Bearer s3cret")
+    assert ask(guard, headers=[("host", host), signed])[0] == status
+    assert ask(guard, headers=[("host", host), signed, ("origin", f"http://{host}")])[0] == status
+    assert ask(guard, headers=[("host", host), signed, ("origin", "http://192.168.0.9")])[0] == 403
+    assert ask(guard, headers=[("host", host)])[0] == (401 if status == 200 else 403)
+
+
+@pytest.mark.parametrize("listening", ["127.0.0.1", "localhost", "::1", "192.168.0.4"])
+def test_at_one_address_no_other_is_let_through(monkeypatch: pytest.MonkeyPatch, listening: str) -> None:
+    monkeypatch.setattr("regard.serve.guard.socket.gethostname", lambda: "box")
+    guard = Guard(_echo, host=listening)
+    for host in ("10.0.0.4:8000", "[fd00::4]", "0.0.0.0", "box"):
+        assert ask(guard, headers=[("host", host)])[0] == 403
 
 
 def test_no_host_and_two_hosts_are_refused() -> None:
@@ -155,6 +193,44 @@ def test_a_body_that_is_too_large_is_refused_told_or_not() -> None:
     assert ask(guard, method="POST", headers=[host, ("content-length", "-1")])[0] == 413
     assert ask(guard, method="POST", headers=[host, ("content-length", "9" * 400)])[0] == 413
     assert ask(guard, method="POST", headers=[host], body=(b"x" * 60, b"x" * 40))[2] == b"100"
+
+
+def test_a_body_that_is_too_large_is_refused_however_its_reader_takes_it() -> None:
+    async def hiding(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await _echo(scope, receive, send)
+        except Exception:
+            await send({"type": "http.response.start", "status": 400, "headers": []})
+            await send({"type": "http.response.body", "body": b"what?"})
+
+    status, headers, body = ask(Guard(hiding, most_body=100), method="POST", body=(b"x" * 60, b"x" * 60))
+    assert (status, headers["connection"]) == (413, "close")
+    assert b"larger than 100 bytes" in body and b"what?" not in body
+    assert ask(Guard(hiding, most_body=120), method="POST", body=(b"x" * 60, b"x" * 60))[2] == b"120"
+
+
+def test_too_many_requests_at_once_are_refused_but_health_is_answered() -> None:
+    async def go() -> None:
+        release, begun = asyncio.Event(), asyncio.Event()
+
+        async def slow(scope: Any, receive: Any, send: Any) -> None:
+            if scope["path"] != "/health":
+                begun.set()
+                await release.wait()
+            await _echo(scope, receive, send)
+
+        guard = Guard(slow, most_requests=1)
+        first = asyncio.ensure_future(asked(guard))
+        await begun.wait()
+        status, headers, body = await asked(guard)
+        assert (status, headers["retry-after"], headers["content-type"]) == (503, "2", "application/json")
+        assert headers["x-frame-options"] == "DENY" and b"busy" in body
+        assert (await asked(guard, path="/health"))[0] == 200
+        release.set()
+        assert (await first)[0] == 200
+        assert (await asked(guard))[0] == 200
+
+    aside(go)
 
 
 @pytest.mark.parametrize(

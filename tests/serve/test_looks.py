@@ -156,6 +156,21 @@ def test_a_window_has_a_bounded_number_of_cells(
     assert (headers["x-rows"], headers["x-columns"], len(values)) == ("1", "2", 2)
 
 
+@pytest.mark.parametrize("cell", [2**16, 2**24])
+def test_a_cell_beyond_the_matrix_costs_no_more_than_the_matrix(
+    served: TestClient, both: str, cell: int
+) -> None:
+    kept_look = served.app.state.looks.looks.get(both)  # type: ignore[attr-defined]
+    tiles = kept_look.tiles(0, 0)
+    span = looks_reading.Span(tiles, (0, 10**6), (0, 10**6), cell, sampled=False)
+    assert span.cost == tiles.shape[0] * tiles.shape[1] and span.cell < 2 * max(tiles.shape)
+    region = {"row0": 0, "row1": 10**6, "column0": 0, "column1": 10**6, "cell": cell}
+    values, headers = floats(served, "window", id=both, layer=0, head=0, **region)
+    assert headers["x-exact"] == "1"
+    mean = next(iter(kept(served, both).layers.values())).weights(0, slice(None), slice(None)).mean()
+    torch.testing.assert_close(values, mean.view(1))
+
+
 def test_who_attends_to_a_word(served: TestClient, both: str) -> None:
     look = kept(served, both)
     links = served.get("/api/looks/to", params={"id": both, "word": "animal", "top": 7}).json()["links"]
@@ -224,6 +239,11 @@ def test_an_effect_is_that_of_the_library(served: TestClient, runs: Path, how: s
     ]
     assert [one["text"] for one in found["tokens"]] == [one.text for one in wanted.tokens]
     assert found["tokens"][0]["before"][0] == wanted.tokens[0].before[0]
+
+
+def test_a_run_without_checkpoints_is_told_by_its_name(served: TestClient) -> None:
+    told = stream(served, "/api/run/looks", name="classifier", text="a dog")
+    assert told[-1] == ("failed", {"error": "classifier has kept no checkpoints."})
 
 
 def test_bad_questions_get_a_sentence(served: TestClient, both: str) -> None:

@@ -156,6 +156,7 @@ def test_a_training_that_fails_says_why(settings: Settings) -> None:
         told = list(events(client, "/api/run/events", name="bad"))
         assert told[-1][0] == "ended" and told[-1][1]["state"] == "failed"
         assert "every row has the label 'x'" in told[-1][1]["problem"]
+        assert str(settings.data) not in json.dumps([told, run(client, "bad")])
         (one,) = client.get("/api/runs").json()["runs"]
         assert (one["name"], one["state"], one["resumable"]) == ("bad", "failed", False)
         assert client.post("/api/run/resume", json={"name": "bad"}).status_code == 422
@@ -248,6 +249,8 @@ def test_whatever_lies_in_the_folder_nothing_breaks(settings: Settings, tmp_path
         failed = {name for name, one in found.items() if one["state"] == "failed"}
         assert failed == set(found) - {"good", "journal", "folds/fold-1", "surrogate", "types"}
         assert all(found[name]["problem"] for name in failed)
+        assert found["null"]["problem"].startswith("null/regard.json")
+        assert not any(str(tmp_path) in json.dumps([found[name], run(client, name)]) for name in found)
         assert found["good"]["state"] == "finished" and found["good"]["checkpoints"]
         assert found["good"]["metric"] in found["good"]["best"]
         assert "prepared" in found["killed"]["problem"]

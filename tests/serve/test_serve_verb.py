@@ -13,20 +13,30 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from regard.cli import main
+from regard.cli.serve import _own_address
+
+# Whatever address is named, a test listens here alone.
+HERE_ALONE = """
+import sys
+from regard.cli import main, serve
+listen = serve._listen
+serve._listen = lambda host, port: listen("127.0.0.1", port)
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 @contextmanager
 def serving(folder: Path, *words: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Start it in a folder, and give the address that it prints."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "regard", "serve", "--no-browser", "--port", "0", *words], cwd=folder, text=True,
+        [sys.executable, "-c", HERE_ALONE, "serve", "--no-browser", "--port", "0", *words], cwd=folder, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     try:
@@ -78,13 +88,62 @@ def test_an_open_stream_does_not_hold_its_end_up(tmp_path: Path) -> None:
             process.wait(20)
 
 
+def test_idle_connections_refuse_nobody(tmp_path: Path) -> None:
+    with serving(tmp_path) as (address, _), ExitStack() as open_ones:
+        fetch(f"{address}health")
+        port = int(address.rstrip("/").rsplit(":", 1)[1])
+        for _ in range(560):
+            open_ones.enter_context(socket.create_connection(("127.0.0.1", port)))
+        assert fetch(f"{address}health")[0] == 200
+        assert fetch(f"{address}api/models")[0] == 200
+
+
 def test_elsewhere_than_here_it_wants_its_token(tmp_path: Path) -> None:
     with serving(tmp_path, "--host", "0.0.0.0") as (address, _):
         place, token = address.split("?token=")
         assert len(token) > 20
-        assert fetch(f"{place}health")[0] == 200
-        assert fetch(f"{place}api/models")[0] == 401
-        assert fetch(f"{place}api/models", {"Authorization": f"Bearer {token}"})[0] == 200
+        named = place.removeprefix("http://").rstrip("/")
+        assert not named.startswith(("127.", "0.0.0.0"))
+        here = f"http://127.0.0.1:{named.rsplit(':', 1)[1]}/"  # asked here, under the name that was printed
+        assert fetch(f"{here}health", {"Host": named})[0] == 200
+        assert fetch(f"{here}api/models", {"Host": named})[0] == 401
+        signed = {"Host": named, "Authorization": f"Bearer {token}"}
+        assert fetch(f"{here}api/models", signed)[0] == 200
+        assert fetch(f"{here}api/models", {**signed, "Host": "evil.example"})[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("host", "found", "shown"),
+    [
+        ("0.0.0.0", "192.168.0.4", "192.168.0.4"), ("::", "fd00::4", "fd00::4"), ("", "10.0.0.4", "10.0.0.4"),
+        ("0.0.0.0", "127.0.0.1", "box"), ("0.0.0.0", None, "box"),
+    ],
+)  # fmt: skip
+def test_the_address_that_is_printed_is_one_that_others_can_use(
+    monkeypatch: pytest.MonkeyPatch, host: str, found: str | None, shown: str
+) -> None:
+    class Asking:
+        def __init__(self, family: int, kind: int) -> None:
+            assert kind == socket.SOCK_DGRAM and family == (
+                socket.AF_INET6 if ":" in host else socket.AF_INET
+            )
+
+        def __enter__(self) -> Asking:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+        def connect(self, place: tuple[str, int]) -> None:
+            if found is None:
+                raise OSError("no way there")
+
+        def getsockname(self) -> tuple[str | None, int]:
+            return found, 5
+
+    monkeypatch.setattr("regard.cli.serve.socket.socket", Asking)
+    monkeypatch.setattr("regard.cli.serve.socket.gethostname", lambda: "box")
+    assert _own_address(host) == shown
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from regard.errors import DataError
+from regard.serve.house import Unkept
 from regard.serve.store import Store
+from regard.serve.work import Busy
 
 
 def test_history_comes_newest_first_and_the_same_again_moves_up(tmp_path: Path) -> None:
@@ -88,3 +90,46 @@ def test_a_file_of_a_newer_regard_is_left_alone(tmp_path: Path) -> None:
     base.close()
     with pytest.raises(DataError, match="newer Regard"):
         Store(path)
+
+
+def test_a_file_that_another_has_locked_is_busy_and_nothing_is_half_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regard.serve.store._PATIENCE", 0.05)
+    store = Store(tmp_path / "page.sqlite")
+    store.add_history("look", "one", "/explore")
+    other = sqlite3.connect(tmp_path / "page.sqlite", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(Busy):
+        store.add_history("look", "two", "/explore")
+    other.execute("ROLLBACK")
+    other.close()
+    assert [line["title"] for line in store.history()] == ["one"]
+    with store._lock, pytest.raises(Busy):  # a thread that has it for long
+        store.history()
+    assert store.add_history("look", "two", "/explore") > 0
+
+
+@pytest.mark.parametrize(
+    ("pragma", "said"), [("query_only=1", "only be read"), ("max_page_count=1", "disk is full")]
+)
+def test_what_can_not_be_kept_is_a_sentence_and_nothing_is_lost(
+    tmp_path: Path, pragma: str, said: str
+) -> None:
+    store = Store(tmp_path / "page.sqlite")
+    store.add_view("one", "/explore")
+    store._base.execute(f"PRAGMA {pragma}")
+    with pytest.raises(Unkept, match=said):
+        store.add_view("x" * 100_000, "/explore")
+    assert [view["title"] for view in store.views()] == ["one"]
+
+
+def test_a_file_that_is_damaged_later_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "page.sqlite"
+    Store(path).close()
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (size - 4096))
+    with pytest.raises(Unkept, match="damaged"):
+        Store(path).views()

@@ -68,6 +68,15 @@ def test_an_answer_comes_back_and_an_error_is_raised(work: Work) -> None:
     aside(go)
 
 
+@pytest.mark.parametrize("error", [StopIteration(), StopIteration("empty")])
+def test_a_job_that_ends_with_what_no_future_takes_is_answered(work: Work, error: StopIteration) -> None:
+    async def go() -> None:
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await asyncio.wait_for(work.run(lambda job: _raise(error), Client().request), 10)
+
+    aside(go)
+
+
 def _raise(error: BaseException) -> Any:
     raise error
 

@@ -17,7 +17,7 @@ from tests.serve.near import until
 
 import regard
 from regard.generate.watch import Led
-from regard.serve.work import Job
+from regard.serve.work import Busy, Job, Work
 from regard.tasks.steps import next_token
 
 TALK = [{"role": "user", "content": "two birds"}]
@@ -217,6 +217,60 @@ def test_what_cant_be_is_refused_before_any_work(
     assert answer.status_code == 422, answer.text
     assert message in answer.json()["error"]
     assert not app.state.house.models._loaded
+
+
+@pytest.mark.parametrize(
+    ("route", "changes", "message"),
+    [
+        ("next", {"kept": [0] * 200_000}, "kept"),
+        ("next", {"model": "translator", "verb": "translate", "kept": [9] * 5, "max_tokens": 4}, "5 tokens are kept"),
+        ("write", {"kept": [0] * 100_001}, "kept"),
+        ("write", {"kept": [9] * 5, "max_tokens": 4}, "5 tokens are kept, and max_tokens=4"),
+        ("write", {"kept": [9] * 201}, "201 tokens are kept, and max_tokens=200"),
+    ],
+)  # fmt: skip
+def test_more_kept_tokens_than_a_writing_may_have_are_refused_before_any_work(
+    client: TestClient, app: FastAPI, route: str, changes: dict[str, Any], message: str
+) -> None:
+    answer = client.post(f"/api/{route}", json={**BASE, **changes})
+    assert answer.status_code == 422, answer.text
+    assert message in answer.json()["error"]
+    assert not app.state.house.models._loaded
+
+
+@pytest.mark.parametrize(
+    ("route", "changes", "is_long"),
+    [
+        ("next", {}, False),
+        ("next", {"kept": [30] * 2001}, True),
+        ("next", {"text": "a " * 10_001}, True),
+        ("write", {}, False),
+        ("write", {"max_tokens": 100_000}, True),
+        ("write", {"max_tokens": 3000, "kept": [30] * 2001}, True),
+        (
+            "write",
+            {
+                "text": None,
+                "model": "talker",
+                "verb": "chat",
+                "messages": [{"role": "user", "content": "a" * 20_001}],
+            },
+            True,
+        ),
+    ],
+)
+def test_what_takes_long_leaves_a_thread_to_others(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, route: str, changes: dict[str, Any], is_long: bool
+) -> None:
+    seen: list[bool] = []
+
+    def refused(work: Work, *given: Any, long: bool, **named: Any) -> Any:
+        seen.append(long)
+        raise Busy
+
+    monkeypatch.setattr(Work, "_submit", refused)
+    assert client.post(f"/api/{route}", json={**BASE, **changes}).status_code == 503
+    assert seen == [is_long]
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])

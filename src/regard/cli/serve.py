@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 import webbrowser
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from regard.cli.show import Output
 from regard.errors import ConfigError, DependencyError
 
 _FIRST = 8000  # the port that is tried first, and those after it
+_CONNECTIONS = 10_000  # idle ones too; how many requests are answered at once, the guard says
 _SEVERAL = Parameter(consume_multiple=True, negative=())
 
 
@@ -69,7 +71,7 @@ def command(
         raise DependencyError(f"the page needs {error.name}; run: pip install {error.name}") from None
     from regard.checkpoints.hub import locate
     from regard.serve.app import make_app
-    from regard.serve.guard import is_loopback
+    from regard.serve.guard import is_everywhere, is_loopback
     from regard.serve.house import Settings
     from regard.training.precision import choose_device
 
@@ -84,7 +86,8 @@ def command(
     try:
         app = make_app(settings)
         number = listening.getsockname()[1]
-        shown = f"[{host}]" if ":" in host else "127.0.0.1" if host in ("0.0.0.0", "") else host
+        shown = _own_address(host) if is_everywhere(host) else host
+        shown = f"[{shown}]" if ":" in shown else shown
         address = f"http://{shown}:{number}/" + ("" if token is None else f"?token={token}")
         output.line(f"Regard's page: {address}")
         output.note("Ctrl-C ends it; trainings that were started from it go on.")
@@ -97,7 +100,7 @@ def command(
         server = Server(
             uvicorn.Config(
                 app, log_level="warning", access_log=False, timeout_graceful_shutdown=2, server_header=False,
-                date_header=False, h11_max_incomplete_event_size=64 * 2**10, limit_concurrency=512,
+                date_header=False, h11_max_incomplete_event_size=64 * 2**10, limit_concurrency=_CONNECTIONS,
             )
         )  # fmt: skip
         if not no_browser:
@@ -126,6 +129,19 @@ def _listen(host: str, port: int | None) -> socket.socket:
             last = error
     where = f"{host}, port {port}" if port is not None else f"{host}, ports {_FIRST} to {_FIRST + 19}"
     raise ConfigError(f"can't listen at {where} ({last and (last.strerror or last)}); choose another --port.")
+
+
+def _own_address(host: str) -> str:
+    """Give an address of this machine that others can use, of the kind that is listened at; or else its name."""
+    six = ":" in host
+    try:
+        with socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            # Addresses for documentation. To connect a datagram socket sends nothing: it only looks for the way.
+            asking.connect(("2001:db8::1" if six else "192.0.2.1", 9))
+            found: str = asking.getsockname()[0]
+    except OSError:
+        return socket.gethostname()
+    return socket.gethostname() if ip_address(found).is_loopback else found
 
 
 def _open(server: object, address: str) -> None:

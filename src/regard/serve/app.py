@@ -24,10 +24,11 @@ from regard.errors import RegardError
 from regard.serve import files as sent
 from regard.serve import looks, reading, runs, saved, writing
 from regard.serve.guard import Guard
-from regard.serve.house import House, Missing, Settings
+from regard.serve.house import House, Missing, Settings, Unkept
 from regard.serve.models import Models
+from regard.serve.sentences import Sentences, sentences_of
 from regard.serve.store import Store
-from regard.serve.work import Busy, Left, Work, sentence
+from regard.serve.work import Busy, Left, Work
 
 __all__ = ["make_app", "page_folder"]
 
@@ -46,11 +47,13 @@ def make_app(settings: Settings) -> FastAPI:
     Raises:
         DataError: its folder can't be used.
     """
+    say = sentences_of(settings)
     house = House(
         settings,
         Models(settings.runs, settings.models, device=settings.device, most=settings.most_models),
-        Work(workers=settings.workers, waiting=settings.waiting),
+        Work(workers=settings.workers, waiting=settings.waiting, say=say),
         Store(settings.home / "page.sqlite"),
+        say,
     )
 
     @asynccontextmanager
@@ -65,7 +68,7 @@ def make_app(settings: Settings) -> FastAPI:
         responses={422: {"description": "What was asked can't be.", "content": _PROBLEM}},
     )  # fmt: skip
     app.state.house = house
-    _tell_errors(app)
+    _tell_errors(app, say)
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
@@ -75,7 +78,7 @@ def make_app(settings: Settings) -> FastAPI:
     for router in _ROUTERS:
         app.include_router(router)
     app.mount("/", _Page(page_folder()))
-    app.add_middleware(Guard, hosts=(*settings.hosts, settings.host), token=settings.token)
+    app.add_middleware(Guard, host=settings.host, hosts=settings.hosts, token=settings.token)
     return app
 
 
@@ -86,7 +89,7 @@ _PROBLEM: dict[str, Any] = {
 }
 
 
-def _tell_errors(app: FastAPI) -> None:
+def _tell_errors(app: FastAPI, say: Sentences) -> None:
     """Answer every error with one sentence."""
 
     @app.exception_handler(RequestValidationError)
@@ -95,11 +98,15 @@ def _tell_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RegardError)
     async def refused(request: Request, error: RegardError) -> Response:
-        return _problem(422, sentence(error))
+        return _problem(422, say(error))
 
     @app.exception_handler(Missing)
     async def missing(request: Request, error: Missing) -> Response:
-        return _problem(404, sentence(error))
+        return _problem(404, say(error))
+
+    @app.exception_handler(Unkept)
+    async def unkept(request: Request, error: Unkept) -> Response:
+        return _problem(507, say(error))
 
     @app.exception_handler(Busy)
     async def busy(request: Request, error: Busy) -> Response:
@@ -108,6 +115,8 @@ def _tell_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 400 and (why := _unreadable(error.__cause__)):
+            return _problem(422, why)
         return _problem(error.status_code, str(error.detail), dict(error.headers or {}))
 
     @app.exception_handler(Left)
@@ -116,7 +125,7 @@ def _tell_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        return _problem(500, sentence(error))
+        return _problem(500, say(error))
 
 
 def _problem(status: int, text: str, headers: dict[str, str] | None = None) -> Response:
@@ -128,6 +137,17 @@ def _invalid(error: Any) -> str:
     place = ".".join(str(part) for part in error["loc"] if part not in ("body", "query"))
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{place}: {message}" if place else message
+
+
+def _unreadable(cause: BaseException | None) -> str:
+    """Say why a body could not be taken for JSON; nothing where that was not the reason."""
+    if isinstance(cause, RecursionError):
+        return "the body's lists or objects lie too deep in each other."
+    if isinstance(cause, UnicodeDecodeError):
+        return "the body is no text in UTF-8."
+    if isinstance(cause, ValueError):  # Python reads so many digits and no more
+        return "a whole number in the body has too many digits."
+    return ""
 
 
 class _Page:

@@ -2,23 +2,27 @@
 
 A page elsewhere can make a reader's browser ask this server, and a name of its own can be made to point here (DNS
 rebinding). So the Host must be one of ours, an Origin must be the Host, and what a browser says of a request's source
-is believed. Where others on the network could ask, a token is needed as well.
+is believed. Where others on the network could ask, a token is needed as well. Where it listens at every address of this
+machine, it may be asked under any address, as rebinding needs a name; and under this machine's name.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
+import socket
 from collections.abc import Iterable
 from http.cookies import CookieError, SimpleCookie
+from ipaddress import ip_address
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["COOKIE", "Guard", "is_loopback"]
+__all__ = ["COOKIE", "Guard", "is_everywhere", "is_loopback"]
 
 COOKIE = "regard_token"
+_RETRY = b"2"  # seconds
 _HERE = ("localhost", "127.0.0.1", "::1")
 _POLICY = "; ".join(
     (
@@ -43,6 +47,19 @@ def is_loopback(host: str) -> bool:
     return host in _HERE or (host.startswith("127.") and host.replace(".", "").isdigit())
 
 
+def is_everywhere(host: str) -> bool:
+    """Tell whether to listen there is to listen at every address of this machine."""
+    return host == "" or (_is_address(host) and ip_address(host).is_unspecified)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 class _TooLargeError(Exception):
     pass
 
@@ -52,19 +69,24 @@ class Guard:
 
     Args:
         app: what answers.
-        hosts: the names under which the server may be asked, without ports.
+        host: the address at which the server listens.
+        hosts: further names under which it may be asked, without ports.
         token: what a client must know, as a cookie or `Authorization: Bearer`; None: nothing.
         most_body: bytes of a request's body.
+        most_requests: requests that are answered at once; more are refused, but for those for /health.
         uploads: the path to which larger bodies may be put; its route counts them itself.
     """
 
     def __init__(
-        self, app: ASGIApp, *, hosts: Iterable[str], token: str | None = None, most_body: int = 16 * 2**20,
-        uploads: str = "/api/files",
+        self, app: ASGIApp, *, host: str = "127.0.0.1", hosts: Iterable[str] = (), token: str | None = None,
+        most_body: int = 16 * 2**20, most_requests: int = 512, uploads: str = "/api/files",
     ) -> None:  # fmt: skip
         self.app = app
-        self.hosts = {host.strip("[]").lower() for host in (*_HERE, *hosts)}
+        self.everywhere = is_everywhere(host)
+        names = (*_HERE, host, *hosts, *([socket.gethostname()] if self.everywhere else []))
+        self.hosts = {name.strip("[]").lower() for name in names}
         self.token, self.most_body, self.uploads = token, most_body, uploads
+        self.most_requests, self.requests = most_requests, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -92,27 +114,48 @@ class Guard:
         is_open = self.token is None or scope["path"] == "/health"
         if not is_open and await self._signed_in(scope, headers, safe_send):
             return
-        limited = self._limited(scope, headers, receive)
-        if limited is None:
-            await _refuse(safe_send, 413, f"the request is larger than {self.most_body:,} bytes.")
+        if scope["path"] != "/health" and self.requests >= self.most_requests:
+            await _refuse(safe_send, 503, "the server is busy; try again soon.", (b"retry-after", _RETRY))
+            return
+        self.requests += 1
+        try:
+            await self._answer(scope, headers, receive, safe_send)
+        finally:
+            self.requests -= 1
+
+    async def _answer(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
+        """Let the application answer, unless the body is too large; whatever it makes of a body that was cut."""
+        is_upload = scope["method"] == "PUT" and scope["path"] == self.uploads
+        body = _Body(receive, None if is_upload else self.most_body)
+        if not is_upload and not _is_within(headers.get("content-length", "0"), self.most_body):
+            await self._too_large(send)
             return
         has_begun = False
 
         async def watched(message: Message) -> None:
             nonlocal has_begun
-            has_begun = True
-            await safe_send(message)
+            if has_begun or not body.is_too_large:
+                has_begun = True
+                await send(message)
 
         try:
-            await self.app(scope, limited, watched)
-        except _TooLargeError:
-            if not has_begun:
-                await _refuse(safe_send, 413, f"the request is larger than {self.most_body:,} bytes.")
+            await self.app(scope, body, watched)
+        except Exception:
+            if not body.is_too_large:
+                raise
+        if body.is_too_large and not has_begun:
+            await self._too_large(send)
+
+    async def _too_large(self, send: Send) -> None:
+        # The rest of the body is not read, so the connection can't serve another request.
+        why = f"the request is larger than {self.most_body:,} bytes."
+        await _refuse(send, 413, why, (b"connection", b"close"))
 
     def _foreign(self, scope: Scope, headers: Headers) -> str:
         """Say what is wrong with where a request comes from; nothing where it is right."""
         given = headers.getlist("host")
-        if len(given) != 1 or _host(given[0]) not in self.hosts:
+        name = _host(given[0]) if len(given) == 1 else None
+        if name is None or not (name in self.hosts or (self.everywhere and _is_address(name))):
             return "this server answers under its own name only; start it with --allow-host NAME for another."
         origins = headers.getlist("origin")
         if origins and (len(origins) != 1 or not _same(origins[0], given[0])):
@@ -145,30 +188,33 @@ class Guard:
         await _refuse(send, 401, "open the address with its token, as the server printed it.")
         return True
 
-    def _limited(self, scope: Scope, headers: Headers, receive: Receive) -> Receive | None:
-        """Give a `receive` that stops at the limit; None where the request says that it is larger."""
-        if scope["method"] == "PUT" and scope["path"] == self.uploads:
-            return receive
-        length = headers.get("content-length", "0")
-        if not length.isascii() or not length.isdigit() or int(length[:20]) > self.most_body:
-            return None
-        seen = 0
 
-        async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
-            if message["type"] == "http.request":
-                seen += len(message.get("body", b""))
-                if seen > self.most_body:
-                    raise _TooLargeError
-            return message
+class _Body:
+    """Give a request's body up to a limit, and remember whether it went beyond: who reads it may hide the error."""
 
-        return counted
+    def __init__(self, receive: Receive, most: int | None) -> None:
+        self.receive, self.most = receive, most
+        self.seen = 0
+        self.is_too_large = False
+
+    async def __call__(self) -> Message:
+        """Receive the next part."""
+        message = await self.receive()
+        if message["type"] == "http.request" and self.most is not None:
+            self.seen += len(message.get("body", b""))
+            if self.seen > self.most:
+                self.is_too_large = True
+                raise _TooLargeError
+        return message
 
 
-async def _refuse(send: Send, status: int, why: str) -> None:
+def _is_within(length: str, most: int) -> bool:
+    return length.isascii() and length.isdigit() and int(length[:20]) <= most
+
+
+async def _refuse(send: Send, status: int, why: str, *more: tuple[bytes, bytes]) -> None:
     body = json.dumps({"error": why}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -10,14 +10,19 @@ from fastapi import Depends, Request
 
 if TYPE_CHECKING:
     from regard.serve.models import Models
+    from regard.serve.sentences import Sentences
     from regard.serve.store import Store
     from regard.serve.work import Work
 
-__all__ = ["House", "Missing", "Settings", "Shared", "house"]
+__all__ = ["House", "Missing", "Settings", "Shared", "Unkept", "house"]
 
 
 class Missing(LookupError):  # noqa: N818 - an answer, more than an error
     """Say that nothing has the name that was asked for; the answer is 404, and the sentence."""
+
+
+class Unkept(Exception):  # noqa: N818 - an answer, more than an error
+    """Say that what should be remembered can't be; the answer is 507, and the sentence."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class House:
     models: Models
     work: Work
     store: Store
+    say: Sentences
 
 
 def house(request: Request) -> House:

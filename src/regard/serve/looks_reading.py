@@ -35,7 +35,7 @@ class Span:
         pyramid: of the head.
         rows: tokens [first, last + 1) that look.
         columns: tokens that are looked at.
-        cell: tokens along a side of a cell.
+        cell: tokens along a side of a cell; one that holds the whole matrix is as good as any larger one.
         sampled: whether a sampled answer is good enough.
 
     Raises:
@@ -48,11 +48,14 @@ class Span:
         (high, wide), (row, row_end), (column, column_end) = pyramid.shape, rows, columns
         if not (row < min(row_end, high) and column < min(column_end, wide)):
             raise ConfigError(f"the window is empty or lies outside the matrix of {high:,} x {wide:,}.")
+        whole = 1 << (max(high, wide) - 1).bit_length()
+        if cell > whole and not cell & (cell - 1):  # what is no power of two is refused with the window
+            cell = whole
         self.pyramid, self.row, self.column, self.cell = pyramid, row, column, cell
         most = WHOLE if cell == 1 else CELLS
         self.columns = min(-(-(min(column_end, wide) - column) // cell), most)
         self.rows = min(-(-(min(row_end, high) - row) // cell), max(1, most // self.columns))
-        self.cost = self.rows * self.columns * cell * cell
+        self.cost = min(self.rows * cell, high - row) * min(self.columns * cell, wide - column)
         self.sampled = sampled or self.cost > _EXACT
 
     @property

@@ -134,7 +134,7 @@ def list_runs(shared: Shared) -> Response:
     runs = []
     for name in names:
         with suppress(Missing):  # it has just gone
-            runs.append(summary(name, *_known(shared, name)))
+            runs.append(summary(name, *_known(shared, name), shared.say))
     runs.sort(key=lambda run: (run["state"] not in ("running", "preparing"), -(run["when"] or 0.0)))
     return Plain({"runs": runs, "most": starter.most})
 
@@ -142,7 +142,7 @@ def list_runs(shared: Shared) -> Response:
 @router.get("/run", response_class=Plain)
 def one_run(shared: Shared, name: Called) -> Response:
     """Say everything of one run."""
-    return Plain(about(name, *_known(shared, name)))
+    return Plain(about(name, *_known(shared, name), shared.say))
 
 
 @router.get("/run/events", response_class=EventResponse)
@@ -162,7 +162,7 @@ async def run_events(shared: Shared, name: Called) -> Response:
         global _listening
         _listening += 1
         try:
-            async for event in follow(Story(name, find)):
+            async for event in follow(Story(name, find, shared.say)):
                 yield event
         finally:
             _listening -= 1

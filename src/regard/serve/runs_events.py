@@ -15,6 +15,7 @@ from typing import Any
 from regard.serve.events import encode
 from regard.serve.runs_folder import JOURNAL, evaluation, numbered_lines, point, summary
 from regard.serve.runs_started import SAID, Started, last_lines
+from regard.serve.sentences import Sentences
 
 __all__ = ["Story", "follow"]
 
@@ -32,14 +33,15 @@ class Story:
     Args:
         name: the run's.
         find: gives its folder and its process; either may be missing yet.
+        say: puts what is wrong with it in a sentence.
 
     Attributes:
         has_ended: whether all was told.
         is_behind: whether there is more to tell at once.
     """
 
-    def __init__(self, name: str, find: Find) -> None:
-        self.name, self.find = name, find
+    def __init__(self, name: str, find: Find, say: Sentences | None = None) -> None:
+        self.name, self.find, self.say = name, find, say or Sentences()
         self.has_ended = self.is_behind = False
         self._has_started = False
         self._journal: tuple[int, int] | None = None  # which file
@@ -53,8 +55,8 @@ class Story:
         """Give what is new."""
         folder, started = self.find()
         # The state first: what the journal says after the end is all that it will ever say.
-        now = summary(self.name, folder, started)
-        log = "" if started is None else last_lines(started.log)
+        now = summary(self.name, folder, started, self.say)
+        log = "" if started is None else self.say.plain(last_lines(started.log))
         told = self._state(now, log)
         is_run = folder is not None and now["state"] != "preparing"
         if folder is not None and is_run:

@@ -16,6 +16,7 @@ from regard.runs import describe, read_run
 from regard.serve.house import Missing
 from regard.serve.names import find, wrong_with
 from regard.serve.runs_started import Started, last_lines
+from regard.serve.sentences import Sentences
 from regard.tasks.folders import is_locked, was_being_prepared
 from regard.tasks.registry import get_task
 from regard.training.state import StateStore
@@ -39,6 +40,7 @@ _MOST_EVALUATIONS = 1000
 _MOST_LINE = 2**20
 _BLOCK = 2**18
 _MOST_RUNS = 1000
+_SAY = Sentences()
 
 Line = dict[str, Any]
 
@@ -106,13 +108,14 @@ def _is_run(folder: Path) -> bool:
         return False
 
 
-def summary(name: str, folder: Path | None, started: Started | None) -> dict[str, Any]:
+def summary(name: str, folder: Path | None, started: Started | None, say: Sentences = _SAY) -> dict[str, Any]:
     """Say how a run stands.
 
     Args:
         name: its name.
         folder: where it is; None where it was started and has no folder yet.
         started: what is known of its process, where it was started here.
+        say: puts what is wrong with it in a sentence.
     """
     told: dict[str, Any] = {
         "name": name, "task": None if started is None else started.task, "state": "failed", "step": 0, "steps": None,
@@ -124,10 +127,12 @@ def summary(name: str, folder: Path | None, started: Started | None) -> dict[str
     try:
         is_busy = is_alive or (folder is not None and is_locked(folder))
         if folder is None or not (folder / "regard.json").is_file():
-            return told | _unprepared(folder, started, is_busy)
-        told |= _recorded(folder, started, is_busy)
+            told |= _unprepared(folder, started, is_busy)
+        else:
+            told |= _recorded(folder, started, is_busy)
     except _BROKEN as error:
-        told |= {"state": "failed", "problem": _sentence(error)}
+        told |= {"state": "failed", "problem": _sentence(error, say)}
+    told["problem"] = told["problem"] and say.plain(told["problem"])
     return told
 
 
@@ -183,9 +188,9 @@ def has_ended(record: Mapping[str, Any], step: int) -> bool:
     return isinstance(reason, str) and reason != "interrupted" and (steps is None or steps >= step)
 
 
-def about(name: str, folder: Path | None, started: Started | None) -> dict[str, Any]:
+def about(name: str, folder: Path | None, started: Started | None, say: Sentences = _SAY) -> dict[str, Any]:
     """Say everything of one run: its summary, its settings, its measurements, and what its process wrote last."""
-    told = summary(name, folder, started)
+    told = summary(name, folder, started, say)
     points: list[Line] = []
     evaluations: list[Line] = []
     if folder is not None:
@@ -193,12 +198,12 @@ def about(name: str, folder: Path | None, started: Started | None) -> dict[str, 
             _refuse_links(folder)
             points, evaluations = curve(folder)
             if (folder / "regard.json").is_file():
-                told = {**describe(folder), **told}
+                told = {**_plain(describe(folder), say), **told}
         except _BROKEN as error:
-            told["problem"] = told["problem"] or _sentence(error)
+            told["problem"] = told["problem"] or _sentence(error, say)
     return told | {
         "curve": points, "evaluations": evaluations,
-        "log": "" if started is None else last_lines(started.log),
+        "log": "" if started is None else say.plain(last_lines(started.log)),
     }  # fmt: skip
 
 
@@ -334,7 +339,15 @@ def _number(value: Any) -> float | int | None:
     return value if is_one and math.isfinite(value) and abs(value) < 1e300 else None
 
 
-def _sentence(error: BaseException) -> str:
+def _plain(groups: dict[str, dict[str, Any]], say: Sentences) -> dict[str, dict[str, Any]]:
+    """Put names in place of the paths among what describes a run."""
+    return {
+        group: {name: say.plain(value) if isinstance(value, str) else value for name, value in values.items()}
+        for group, values in groups.items()
+    }
+
+
+def _sentence(error: BaseException, say: Sentences) -> str:
     if isinstance(error, RegardError):
-        return " ".join(str(error).split())
+        return say(error)
     return f"this folder can't be read ({error if isinstance(error, ValueError) else type(error).__name__})."

@@ -1,4 +1,7 @@
-"""The routes of what the page remembers: history, saved views, settings; and the list of models."""
+"""The routes of what the page remembers: history, saved views, settings; and the list of models.
+
+A file may be slow or locked, so each runs in a thread and none on the server's loop.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import Field
-from starlette.concurrency import run_in_threadpool
 
 from regard.serve.fields import Asked, Share, Short
 from regard.serve.house import Missing, Shared
@@ -45,14 +47,14 @@ class Changes(Asked):
 
 
 @router.get("/models")
-async def models(shared: Shared) -> dict[str, Any]:
+def models(shared: Shared) -> dict[str, Any]:
     """List the models that can be chosen, those named at the start first, then runs from the newest."""
-    found = await run_in_threadpool(shared.models.names)
+    found = shared.models.names()
     return {"models": [one.as_json() for one in found], "default": found[0].name if found else None}
 
 
 @router.get("/history")
-async def history(
+def history(
     shared: Shared, kind: Kind | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> dict[str, Any]:
     """List what was done, the newest first."""
@@ -60,43 +62,43 @@ async def history(
 
 
 @router.post("/history")
-async def remember(asked: Remembered, shared: Shared) -> dict[str, int]:
+def remember(asked: Remembered, shared: Shared) -> dict[str, int]:
     """Note what was done."""
     return {"id": shared.store.add_history(asked.kind, asked.title, asked.place)}
 
 
 @router.delete("/history")
-async def forget(shared: Shared, number: Identity = None) -> dict[str, int]:
+def forget(shared: Shared, number: Identity = None) -> dict[str, int]:
     """Forget one line of the history, or all of it."""
     return {"removed": _some(shared.store.remove_history(number), number)}
 
 
 @router.get("/views")
-async def views(shared: Shared) -> dict[str, Any]:
+def views(shared: Shared) -> dict[str, Any]:
     """List the saved views, the newest first."""
     return {"items": shared.store.views()}
 
 
 @router.post("/views")
-async def save_view(asked: View, shared: Shared) -> dict[str, int]:
+def save_view(asked: View, shared: Shared) -> dict[str, int]:
     """Save a view."""
     return {"id": shared.store.add_view(asked.title, asked.place)}
 
 
 @router.delete("/views")
-async def remove_view(shared: Shared, number: Identity = None) -> dict[str, int]:
+def remove_view(shared: Shared, number: Identity = None) -> dict[str, int]:
     """Forget one saved view, or all."""
     return {"removed": _some(shared.store.remove_view(number), number)}
 
 
 @router.get("/settings")
-async def settings(shared: Shared) -> dict[str, Any]:
+def settings(shared: Shared) -> dict[str, Any]:
     """Give the settings that were changed."""
     return shared.store.settings()
 
 
 @router.put("/settings")
-async def change(asked: Changes, shared: Shared) -> dict[str, Any]:
+def change(asked: Changes, shared: Shared) -> dict[str, Any]:
     """Change settings."""
     return shared.store.set(asked.model_dump(exclude_unset=True))
 

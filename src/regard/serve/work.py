@@ -20,6 +20,7 @@ from regard.errors import RegardError
 from regard.nn.taps import tapping
 from regard.serve.events import EventResponse, encode, left
 from regard.serve.house import Missing
+from regard.serve.sentences import Sentences
 
 __all__ = ["LONG", "Busy", "Cancelled", "Job", "Left", "Work"]
 
@@ -99,10 +100,13 @@ class Work:
     Args:
         workers: threads.
         waiting: jobs that may wait; more are refused.
+        say: puts what went wrong in a sentence.
     """
 
-    def __init__(self, *, workers: int = 2, waiting: int = 64) -> None:
-        self.waiting = waiting
+    def __init__(
+        self, *, workers: int = 2, waiting: int = 64, say: Callable[[BaseException], str] | None = None
+    ) -> None:
+        self.waiting, self.say = waiting, say or Sentences()
         self._entries: deque[_Entry] = deque()
         self._running: set[_Entry] = set()
         self._changed = threading.Condition()
@@ -148,8 +152,14 @@ class Work:
                 return
             if error is None:
                 result.set_result(value)  # type: ignore[arg-type]
+            elif isinstance(error, Cancelled):
+                result.set_exception(Left())
+            elif isinstance(error, StopIteration):  # which no future takes
+                wrapped = RuntimeError("a job ended with StopIteration")
+                wrapped.__cause__ = error
+                result.set_exception(wrapped)
             else:
-                result.set_exception(Left() if isinstance(error, Cancelled) else error)
+                result.set_exception(error)
 
         def work() -> None:
             try:
@@ -206,7 +216,7 @@ class Work:
                 pass
             except BaseException as error:
                 if not job.cancelled:
-                    _later(loop, coming.put_nowait, encode("failed", {"error": sentence(error)}))
+                    _later(loop, coming.put_nowait, encode("failed", {"error": self.say(error)}))
                 if not isinstance(error, (RegardError, Missing)):
                     raise
             finally:
@@ -271,15 +281,6 @@ class Work:
                 with self._changed:
                     self._running.discard(entry)
                     self._changed.notify_all()  # a long one may begin now
-
-
-def sentence(error: BaseException) -> str:
-    """Say in one sentence what went wrong; what isn't the client's fault is not told in detail."""
-    if isinstance(error, (RegardError, Missing)):
-        return " ".join(str(error).split())
-    if isinstance(error, MemoryError):
-        return "there is too little memory for this."
-    return f"this failed on the server ({type(error).__name__}); its log says more."
 
 
 def _later(loop: asyncio.AbstractEventLoop, call: Callable[..., Any], *args: Any) -> None:

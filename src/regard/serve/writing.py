@@ -29,14 +29,15 @@ from regard.serve.fields import (
 )
 from regard.serve.house import House, Shared
 from regard.serve.plain import Plain
-from regard.serve.work import Job
+from regard.serve.work import LONG, Job
 from regard.tasks.steps import Alive, Choice, Event, Prompt, Token, Tree, next_token, write
-from regard.tasks.steps_call import check_settings
+from regard.tasks.steps_call import TOKENS, check_settings
 
 __all__ = ["router"]
 
 router = APIRouter(prefix="/api")
 
+_MANY = 2_000  # tokens, each a pass of its own, from which a writing takes long
 _EVENTS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
@@ -78,6 +79,23 @@ class OfText(Asked):
             return self.text or ""
         return [{"role": one.role, "content": one.content} for one in self.messages]
 
+    @property
+    def is_long(self) -> bool:
+        """Tell whether it may take so long that it leaves a thread to others."""
+        read = len(self.text or "") + sum(len(one.content) for one in self.messages or ())
+        return read > LONG or len(self.kept) > _MANY
+
+    def check_kept(self, most: int | None) -> None:
+        """Refuse more kept tokens than the text may have.
+
+        Raises:
+            ConfigError: there are more.
+        """
+        if most is not None and len(self.kept) > most:
+            raise ConfigError(
+                f"{len(self.kept)} tokens are kept, and max_tokens={most}; raise it or keep fewer."
+            )
+
 
 class ToWrite(OfText):
     """A text to write; what isn't given is as the model was published, or the verb's own."""
@@ -92,12 +110,18 @@ class ToWrite(OfText):
     alternatives: Annotated[int, Field(ge=0, le=20)] = 5
     attention: bool = False
 
+    @property
+    def is_long(self) -> bool:
+        """Tell whether it may take so long that it leaves a thread to others."""
+        return super().is_long or (self.max_tokens or 0) > _MANY
+
 
 @router.post("/write", responses=_EVENTS)
 async def write_text(asked: ToWrite, shared: Shared, request: Request) -> Response:
     """Write a text: "source", then for each token "token" and "text", with beams "beams" and "tree"; last "done"."""
     settings = {name: getattr(asked, name) for name in _SETTINGS}
     check_settings(asked.verb, settings)
+    asked.check_kept(asked.max_tokens or (TOKENS if asked.verb == "generate" else None))
     await run_in_threadpool(_check_verb, shared, asked)
 
     def work(job: Job) -> None:
@@ -112,7 +136,7 @@ async def write_text(asked: ToWrite, shared: Shared, request: Request) -> Respon
         del told["rest"]
         job.tell("done", told)
 
-    return shared.work.stream(work, request)
+    return shared.work.stream(work, request, long=asked.is_long)
 
 
 @router.post("/next")
@@ -120,6 +144,7 @@ async def next_of_text(asked: OfText, shared: Shared, request: Request) -> Respo
     """Give the model's own log-probabilities of the next token: {size, logprobs (base64 of float32), top, never}."""
     settings = {name: getattr(asked, name) for name in _LANGUAGES}
     check_settings(asked.verb, settings)
+    asked.check_kept(None if asked.verb == "generate" else asked.max_tokens)  # there it changes nothing
     await run_in_threadpool(_check_verb, shared, asked)
 
     def work(job: Job) -> dict[str, Any]:
@@ -129,7 +154,7 @@ async def next_of_text(asked: OfText, shared: Shared, request: Request) -> Respo
         never = list(found.never)
         return {"size": len(found.logprobs), "logprobs": _floats(found.logprobs), "top": top, "never": never}
 
-    return Plain(await shared.work.run(work, request))
+    return Plain(await shared.work.run(work, request, long=asked.is_long))
 
 
 def _check_verb(house: House, asked: OfText) -> None:
