@@ -1,6 +1,8 @@
 import json
 import os
+import stat
 import struct
+import threading
 import warnings
 
 import pytest
@@ -115,6 +117,68 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, call):
     assert torch.equal(load_tensors(tmp_path / "x.safetensors")["a"], torch.ones(2))
     assert read_json(tmp_path / "x.json") == {"a": 1}
     assert sorted(os.listdir(tmp_path)) == ["x.json", "x.safetensors"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_stays_and_its_target_is_replaced(tmp_path, there):
+    target, link = tmp_path / "far" / "x.json", tmp_path / "x.json"
+    target.parent.mkdir()
+    if there:
+        write_json_atomic(target, {"a": 1})
+    link.symlink_to(tmp_path / "again.json")
+    (tmp_path / "again.json").symlink_to("far/x.json")
+    write_json_atomic(link, {"a": 2})
+    assert link.is_symlink() and not target.is_symlink()
+    assert read_json(target) == read_json(link) == {"a": 2}
+    assert os.listdir(target.parent) == ["x.json"]
+    link.unlink()
+    link.symlink_to(link)
+    with pytest.raises(CheckpointError, match="symbolic links"):
+        write_json_atomic(link, {"a": 3})
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_pipe_is_written_to_and_stays(tmp_path, linked):
+    pipe = path = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    if linked:
+        path = tmp_path / "link"
+        path.symlink_to(pipe)
+    read = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    write_json_atomic(path, {"a": 1})
+    reader.join(30)
+    assert json.loads(read[0]) == {"a": 1} and pipe.is_fifo()
+
+
+@pytest.mark.parametrize(("minor", "full"), [(3, False), (7, True)])  # null and full
+def test_a_device_stays(tmp_path, minor, full):
+    device = tmp_path / "device"
+    try:
+        os.mknod(device, stat.S_IFCHR | 0o600, os.makedev(1, minor))
+        device.open("rb").close()
+    except OSError:
+        pytest.skip("no device may be made or opened here")
+    if full:
+        with pytest.raises(CheckpointError, match="No space left"):
+            write_json_atomic(device, {"a": 1})
+    else:
+        write_json_atomic(device, {"a": 1})
+        save_tensors(device, {"a": torch.ones(2)})
+    assert stat.S_ISCHR(device.stat().st_mode) and os.listdir(tmp_path) == ["device"]
+
+
+def test_a_link_to_where_this_process_prints_is_written_to(tmp_path, monkeypatch):
+    link, target = tmp_path / "stdout", tmp_path / "printed"
+    target.touch()
+    link.symlink_to(target)
+    with target.open("rb") as printed:
+        there = os.fstat(printed.fileno())
+        fstat = os.fstat
+        monkeypatch.setattr(os, "fstat", lambda number: there if number == 1 else fstat(number))
+        write_json_atomic(link, {"a": 1})
+        assert json.loads(printed.read()) == {"a": 1}  # the file that was open, not another of its name
 
 
 # Files that aren't what they should be

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -57,8 +58,16 @@ def sync(path: Path) -> None:
 def atomic_file(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to; when the block ends well it is on the disk under the name `path`.
 
-    When it doesn't, the temporary file is removed and `path` is as it was.
+    When it doesn't, the temporary file is removed and `path` is as it was. What a link points to is replaced, never the
+    link. A device or a pipe, which can't be, is given itself, to be written to as it is.
+
+    Raises:
+        OSError: it can't be written.
     """
+    if _takes_a_stream(path):
+        yield path
+        return
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -69,6 +78,24 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def _takes_a_stream(path: Path) -> bool:
+    """Tell whether a path is neither a file nor a folder nor free, or leads to where this process prints."""
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return False
+    if not path.is_symlink() or not stat.S_ISREG(there.st_mode):
+        return not (stat.S_ISREG(there.st_mode) or stat.S_ISDIR(there.st_mode))
+    return any(_is_open(number, there) for number in (1, 2))  # /dev/stdout, sent to a file
+
+
+def _is_open(number: int, there: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.fstat(number), there)
+    except OSError:  # closed
+        return False
 
 
 def _usual_mode() -> int:
@@ -91,7 +118,7 @@ def save_tensors(
         whole.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save, save_file
 
     path = Path(path)
     owners: dict[tuple[Any, ...], str] = {}
@@ -118,7 +145,10 @@ def save_tensors(
         notes[SHARED] = json.dumps(shared)
     try:
         with atomic_file(path) as temporary:
-            save_file(kept, temporary, metadata=notes)
+            if temporary == path:  # a device or a pipe, which safetensors would replace
+                path.write_bytes(save(kept, metadata=notes))
+            else:
+                save_file(kept, temporary, metadata=notes)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{path} could not be written ({reason_of(error)}); what was there is still whole."
