@@ -95,6 +95,8 @@ def test_what_is_shown_can_be_chosen_and_ordered(models: Path, capsys: pytest.Ca
     values = [one["measures"]["entropy"]["value"] for one in some]
     assert values == sorted(values, reverse=True)
     assert all(one in every for one in some) and {one["layer"] for one in some} == {"cross.0", "encoder.0"}
+    one = printed([*words, "--layer", "cross.0.1", "cross.0.1"], capsys)["heads"]
+    assert one == [head for head in every if (head["layer"], head["head"]) == ("cross.0", 1)]
     effects = printed([*words, "--effects", "--how", "mean", "--sort", "effect"], capsys)["heads"]
     changes = [one["effect"]["change"] for one in effects]
     assert changes == sorted(changes, reverse=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -177,6 +179,12 @@ def test_hostile_texts_are_text(models: dict[str, str], ran: Any, tmp_path: Path
         (["--svg", "no/such/a.svg"], "no/such is no folder"),
         (["--svg", "."], "it is a folder"),
         (["--svg", "a", "--png", "a"], "each its own"),
+        (["--svg", "a", "--png", "../{}/a"], "each its own"),
+        (["--svg", "n" * 5000], "name too long"),
+        (["--svg", "a\0b"], "can't be written: embedded null byte"),
+        (["--png", "a.png", "--dpi", "0"], "--dpi 0 makes no picture"),
+        (["--source-language", "en"], "for an encoder-decoder"),
+        (["--layer", "encoder.0.²"], "is no head"),
     ],
 )
 def test_what_cannot_be_is_one_line(
@@ -188,8 +196,8 @@ def test_what_cannot_be_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    found = ran(models["encoder"], TEXT, *words, code=2)
-    assert said in found and found.count("\n") == 1
+    found = ran(models["encoder"], TEXT, *(word.format(tmp_path.name) for word in words), code=2)
+    assert said.casefold() in found.casefold() and found.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
@@ -215,3 +223,67 @@ def test_without_a_name_a_translator_comes_first(
     save(make_parts("encoder-decoder"), tmp_path / "runs" / "demo")
     found = json.loads(ran(TEXT, "--target", "un chat", "--view", "overview", "--json"))
     assert found["model"] == "runs/demo"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("a\0b", "null byte"), ("n" * 5000, "name too long"), ("no", "No such")]
+)
+def test_a_file_that_cannot_be_read_is_one_line(
+    models: dict[str, str], name: str, said: str, ran: Any
+) -> None:
+    found = ran(models["encoder"], "--file", name, code=2)
+    assert "can't be read" in found and said.casefold() in found.casefold() and found.count("\n") == 1
+
+
+def test_two_links_to_one_file_are_one_file(models: dict[str, str], ran: Any, tmp_path: Path) -> None:
+    (tmp_path / "b.png").symlink_to(tmp_path / "a.svg")
+    words = ["--svg", str(tmp_path / "a.svg"), "--png", str(tmp_path / "b.png")]
+    assert "each its own" in ran(models["encoder"], TEXT, *words, code=2)
+    (tmp_path / "c.svg").symlink_to(tmp_path / "none" / "c.svg")
+    assert "none is no folder" in ran(models["encoder"], TEXT, "--svg", str(tmp_path / "c.svg"), code=2)
+
+
+def test_a_picture_goes_through_a_pipe(models: dict[str, str], ran: Any, tmp_path: Path) -> None:
+    pipe, read = tmp_path / "pipe", list[bytes]()
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    ran(models["encoder"], TEXT, "--view", "arcs", "--svg", str(pipe))
+    reader.join(30)
+    assert read[0].startswith(b"<svg") and pipe.is_fifo()
+
+
+@pytest.mark.skipif(not ASSET.is_file(), reason="the interactive page was not built")
+@pytest.mark.parametrize(
+    ("words", "layers", "heads"),
+    [
+        (["--row", "dog"], ["encoder.0", "encoder.1"], [0, 1]),
+        (["--view", "matrix"], ["encoder.0", "encoder.1"], [0, 1]),
+        (["--layer", "1"], ["encoder.1"], [0, 1]),
+        (["--layer", "encoder.1.1", "--row", "dog"], ["encoder.1"], [1]),
+    ],
+)
+def test_a_page_has_every_view_of_what_was_named(
+    models: dict[str, str], words: list[str], layers: list[str], heads: list[int], ran: Any, tmp_path: Path
+) -> None:
+    ran(models["encoder"], TEXT, *words, "--html", str(tmp_path / "look.html"))
+    page = (tmp_path / "look.html").read_text(encoding="utf-8")
+    data = json.loads(page.split('id="regard-look-data">')[1].split("</script>")[0])
+    assert [one["name"] for one in data["layers"]] == layers
+    assert all(one["heads"] == heads for one in data["layers"])
+
+
+@pytest.mark.parametrize("columns", ["0", "1"])
+def test_a_terminal_without_a_width_is_a_narrow_one(
+    models: dict[str, str], columns: str, ran: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    lines = ran(models["encoder"], TEXT, "--row", "dog").splitlines()
+    assert any("looks at" in line for line in lines) and 10 < max(map(len, lines)) <= 20
+
+
+def test_tokens_that_find_no_room_are_refused_before_they_are_written(
+    models: dict[str, str], ran: Any
+) -> None:
+    found = ran(models["decoder"], "the dog", "--max-tokens", "9999999", code=2)
+    assert "leaves room for" in found and "or less" in found

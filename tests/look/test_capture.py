@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -239,3 +240,45 @@ def test_listeners_nest_and_leave() -> None:
         seen(ones, ones, ones, Mask(causal=True))
     assert list(inner.of()) == list(outer.of()) == ["x"]
     assert outer.of()["x"].weights(0, [0], slice(None)).tolist() == [[1.0, 0.0]]
+
+
+@pytest.mark.parametrize("position", ["rotary", "t5"])
+def test_places_count_from_the_end_and_end_where_the_text_does(position: str) -> None:
+    module = model("decoder", position=position)
+    with capture() as kept:
+        module.hidden(torch.randint(5, 50, (1, SOURCE)))
+    layer = kept.of()["decoder.1"]
+    whole = layer.weights(2, slice(None), slice(None))
+    assert_close(layer.weights(2, [-1, 3], [-2, 0]), whole[[-1, 3]][:, [-2, 0]])
+    assert_close(layer.weights(2, slice(5, 2, 2), [-SOURCE]), whole[5:2, :1])
+    assert_close(layer.weights(2, slice(None, None, -1), [0]), whole.flip(0)[:, :1])
+    assert_close(layer.row(2, -1).float(), whole[-1])
+    assert_close(layer.column(2, -1), whole[:, -1])
+    for rows, columns in (([SOURCE], [0]), ([-SOURCE - 1], [0]), ([0], [SOURCE]), ([0], [-SOURCE - 1])):
+        with pytest.raises(ConfigError, match="there are tokens 0 to 10"):
+            layer.weights(2, rows, columns)
+    with pytest.raises(ConfigError, match="there is no 11"):
+        layer.row(2, SOURCE)
+    with pytest.raises(ConfigError, match="heads 0 to 3"):
+        layer.weights(4, [0], [0])
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+@pytest.mark.parametrize("head", [0, 3])
+def test_no_proof_of_what_is_no_number(head: int, number: float) -> None:
+    module = model("decoder")
+    with capture() as kept:
+        module.hidden(torch.randint(5, 50, (1, SOURCE)))
+    layer = kept.of()["decoder.0"]
+    assert layer.value is not None
+    value, mixed = layer.value.clone(), layer.checked[1].clone()
+    value[head], mixed[head] = number, 0.0
+    broken = dataclasses.replace(layer, value=value, checked=(layer.checked[0], mixed))
+    assert not math.isfinite(broken.error_of(head))
+    assert not math.isfinite(broken.error)
+    assert broken.error_of(1) < 2e-6
+
+
+def test_the_worst_of_several_errors_is_one_that_is_no_number() -> None:
+    assert captures.worst_of([0.1, 0.3, 0.2]) == 0.3
+    assert all(math.isnan(captures.worst_of(some)) for some in ([math.nan, 1.0], [1.0, math.nan]))

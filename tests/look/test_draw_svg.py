@@ -8,10 +8,12 @@ import re
 import struct
 import unicodedata
 import zlib
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
+import torch
 from tests.look.pictures import HOSTILE, KINDS, hostile_look, look_at, pictures_of
 from tests.tasks.small import make_parts
 
@@ -19,9 +21,11 @@ from regard.config import Kind
 from regard.errors import ConfigError
 from regard.look.draw import views
 from regard.look.draw.colours import DARK, LIGHT, Scale, ramp
+from regard.look.draw.payload import payload
 from regard.look.draw.picture import Bars, Links, Panels
 from regard.look.draw.scene import label
 from regard.look.draw.svg import svg, write_svg
+from regard.look.reading import Look
 from regard.tasks.looking import look
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -245,3 +249,19 @@ def test_a_scale_says_its_weights() -> None:
     assert [name for _, name in log.ticks] == ["1e-4", "0.001", "0.01", "0.1", "1"]
     assert [log.part(10.0**-k) for k in (4, 2, 0)] == pytest.approx([0, 0.5, 1])
     assert log.part(0.0) == 0
+
+
+def test_what_is_no_number_has_the_colour_of_nothing() -> None:
+    nothing, most = LIGHT.pixels(np.array([0.0, 1.0])).tolist()
+    assert LIGHT.pixels(np.array([np.nan, np.inf, -np.inf])).tolist() == [nothing, most, nothing]
+
+
+def test_an_error_that_is_no_number_is_never_none() -> None:
+    found = look_at("decoder")
+    layer = found.layers["decoder.0"]
+    query = layer.query.clone()
+    query[0] = torch.nan
+    broken = replace(layer, query=query)
+    known = Look(found.sides, {"decoder.0": broken, "decoder.1": found.layers["decoder.1"]})
+    assert math.isnan(known.error) and math.isnan(broken.error)
+    assert [one["error"] < 1e-4 for one in payload(known)["layers"]] == [False, True]

@@ -165,3 +165,11 @@ def test_gradients_of_weights_are_autograds(kind: str, extra: dict[str, Any]) ->
         assert_close(found.received(name), both.sum(1), atol=1e-5 * scale, rtol=1e-4)
     assert any(bool(slope is not None and slope.any()) for slope in slopes.values())
     assert all(weight.grad is None for weight in module.parameters())
+
+
+def test_what_one_head_gave_is_its_row_of_the_layers() -> None:
+    parts = small("decoder")
+    found = gradient_attention(parts, reading_of(parts), Target(answer=7, row=3))
+    every = found.received("decoder.1")
+    assert_close(found.received("decoder.1.0"), every[:1])
+    assert_close(found.received(1), every)

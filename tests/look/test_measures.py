@@ -230,3 +230,20 @@ def test_the_interval_is_students() -> None:
         deviation, low, high = interval_of_mean(values)
         assert (high - low) / 2 == pytest.approx(t * deviation / math.sqrt(n), rel=2e-3)
     assert interval_of_mean([3.0]) == (0.0, -math.inf, math.inf)
+
+
+def test_a_layer_counts_once_and_a_head_alone() -> None:
+    found = look([layer(f"encoder.{i}", uniform(8).expand(2, 8, 8)) for i in range(3)], side(WORDS[:8]))
+    every = measure(found)
+    assert measure(found, layers=["encoder.1", "encoder.1"]) == every[2:4]
+    assert measure(found, layers=["encoder.1.1"]) == every[3:4]
+    assert measure(found, layers=["encoder.2.0", "encoder.0", "encoder.0.1"]) == [every[4], *every[:2]]
+    (one, two) = measure_corpus([found, found], layers=["encoder.1", "encoder.1"])
+    assert (one.rows, two.rows) == (16, 16) and one.values["entropy"].n == 2 * every[2].values["entropy"].n
+    for layers, told in (
+        ([], "name at least one"),
+        (["encoder.1.2"], "no head 2"),
+        (["encoder.0.²"], "no head"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            measure(found, layers=layers)

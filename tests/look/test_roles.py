@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.look.made import layer, look, pointing, side, uniform
@@ -117,3 +119,13 @@ def test_every_rule_is_of_a_measure_and_says_what_it_means() -> None:
     for rule in RULES:
         assert rule.measure in MEASURES and (rule.also is None or rule.also in MEASURES)
         assert 0 < rule.least < 1 and rule.meaning
+
+
+@pytest.mark.parametrize("broken", [slice(None), slice(3, 4)])
+def test_what_is_no_number_has_no_role(broken: slice) -> None:
+    whole = layer("decoder.0", CAUSAL[None], Mask(causal=True))
+    query = whole.query.clone()
+    query[:, broken] = torch.nan
+    (found,) = roles(measure(look([replace(whole, query=query)], side(WORDS)))).values()
+    assert (found[0].name, found[0].score) == (NONE, 0.0) and "nan" not in found[0].why
+    assert broken != slice(None) or found[0].why == "its measures are not numbers"

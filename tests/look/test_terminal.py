@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import unicodedata
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from regard.look.draw.terminal import Matrix, Row, safe
+from regard.look.draw.terminal import Alignment, Blocks, Heads, Matrix, Row, safe
 
 WORDS = ("The", "animal", "didn't", "cross", "the", "street", "because", "it", "was", "too", "tired", ".")
 WEIGHTS = (0.0, 0.81, 0.01, 0.02, 0.0, 0.09, 0.0, 0.04, 0.0, 0.01, 0.02, 0.0)
@@ -114,3 +115,18 @@ def test_any_row_can_be_drawn(pairs: list[tuple[str, float]], width: int) -> Non
     words, weights = [word for word, _ in pairs], [weight for _, weight in pairs]
     for line in drawn(Row(words, weights, numbered=(0, 1)), width=width):
         assert cell_len(line) <= width
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize("colour", [True, False])
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_is_shown_as_such(number: float, colour: bool, encoding: str) -> None:
+    weights = [[0.2, number], [0.5, 0.5]]
+    things = [
+        Row("ab", weights[0], numbered=(0, 1)), Matrix("ab", "ab", weights), Blocks(weights), Blocks(weights, width=1),
+        Heads({"decoder.0": [weights]}), Alignment("ab", "ab", weights),
+    ]  # fmt: skip
+    for thing in things[1:5]:
+        assert "?" in "".join(drawn(thing, colour=colour, encoding=encoding)) or number == -math.inf
+    for thing in (things[0], things[5]):
+        assert drawn(thing, colour=colour, encoding=encoding)

@@ -156,6 +156,13 @@ def test_windows_that_cannot_be_are_refused() -> None:
         Pyramid([])
     with pytest.raises(ConfigError, match="the same rows"):
         Pyramid([(layer_of(40), 0), (layer_of(30), 0)])
+    with pytest.raises(ConfigError, match="neither mean nor max"):
+        pyramid.window(kind="median")  # type: ignore[arg-type]
+    for side in (0, -3):
+        with pytest.raises(ConfigError, match=f"side={side}"):
+            pyramid.preview(side)
+        with pytest.raises(ConfigError, match=f"side={side}"):
+            corpus_map([[(layer_of(40), 0)]], side=side)
 
 
 def test_texts_of_all_lengths_make_one_map() -> None:
@@ -167,3 +174,37 @@ def test_texts_of_all_lengths_make_one_map() -> None:
     whole = layers[1].weights(0, slice(None), slice(None))
     one, _ = corpus_map([[(layers[1], 0)]], side=8)
     assert_close(one, pooled(whole, 5, "mean") * 5)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_layers_with_other_windows_are_one_map_of_their_mean(
+    order: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiles, "_ROWS", 8)
+    monkeypatch.setattr(tiles, "_COLUMNS", 8)
+    layers = [layer_of(40, "encoder.0", window=3), layer_of(40, "encoder.0")][::order]
+    whole = sum(layer.weights(0, slice(None), slice(None)) for layer in layers) / 2
+    assert isinstance(whole, Tensor)
+    assert_close(Pyramid([(layer, 0) for layer in layers]).window().values, whole)
+
+
+@pytest.mark.parametrize("built", [False, True])
+@pytest.mark.parametrize("kind", ["mean", "max"])
+def test_a_cell_far_larger_than_the_matrix_takes_no_more_memory_than_it(
+    kind: tiles.Kind, built: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = layer_of(41, "cross.1")
+    whole = layer.weights(0, slice(None), slice(None))
+    pyramid = Pyramid([(layer, 0)])
+    assert not built or pyramid.build()
+    padded: list[int] = []
+    pad = torch.nn.functional.pad
+
+    def counted(*given: Any) -> Tensor:
+        padded.append(pad(*given).numel())
+        return pad(*given)
+
+    monkeypatch.setattr(torch.nn.functional, "pad", counted)
+    for cell in (32, 64, 2048):
+        assert_close(pyramid.window(cell=cell, kind=kind).values, pooled(whole, cell, kind))
+    assert max(padded, default=0) <= 64 * whole.shape[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import regard
 from regard.config import ModelConfig
 from regard.data.tokenizers import Tokenizer
 from regard.errors import CheckpointError, ConfigError, DataError
+from regard.look.reading import Look
 from regard.model import Model
 from regard.models.transformer import build
+from regard.tasks import looking
 from regard.tasks.looking import read
 
 TEXTS = [
@@ -184,3 +187,111 @@ def _without(run: Path) -> Path:
 
     shutil.rmtree(run / "checkpoints")
     return run
+
+
+@pytest.mark.parametrize("max_tokens", [28, 10_000_000])
+def test_a_text_leaves_room_for_what_is_written_after_it(
+    max_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = model("decoder", "char")
+    with pytest.raises(DataError, match="context is 128"):
+        one.look("a" * 128, max_tokens=1)
+    monkeypatch.setattr(looking, "generate", None)  # nothing is written before it is refused
+    with pytest.raises(
+        DataError, match=r"has 101 tokens, which leaves room for 27 in .* of 128; .*, give 27 or less"
+    ):
+        one.look("a" * 100, max_tokens=max_tokens)
+    with pytest.raises(DataError, match="no room in this model's context of 128; shorten it"):
+        one.look("a" * 127, max_tokens=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "layers", "told"),
+    [
+        ("decoder", ["decoder.O"], "no layer 'decoder.O'; .* did you mean 'decoder.1'"),
+        ("decoder", [0, 2], r"no layer 'decoder.2'; there are decoder.0 to decoder.1.$"),
+        ("encoder-decoder", ["cross.1", "cross.7"], "no layer 'cross.7'.*cross.0 to cross.1.$"),
+        ("encoder", [], "name at least one"),
+        ("encoder", [-1], "no layer 'encoder.-1'"),
+    ],
+)
+def test_layers_that_are_not_there_are_refused(kind: str, layers: list[str | int], told: str) -> None:
+    target = TEXTS[2] if kind == "encoder-decoder" else None
+    with pytest.raises(ConfigError, match=told):
+        model(kind).look(TEXTS[0], target, layers=layers)
+
+
+def test_a_look_without_layers_is_none() -> None:
+    with pytest.raises(ConfigError, match="needs a layer"):
+        Look(model("encoder").look(TEXTS[2]).sides, {})
+
+
+def test_what_a_look_is_asked_for_must_be_there() -> None:
+    look = model("decoder").look("a#² it was")
+    with pytest.raises(ConfigError, match=r"there are decoder.0 to decoder.1.$"):
+        look.row("decoder.7")
+    with pytest.raises(ConfigError, match=r"did you mean 'decoder.1'"):
+        look.row("decodr.1")
+    with pytest.raises(ConfigError, match="is no head"):
+        look.row("decoder.0.²")
+    with pytest.raises(ConfigError, match="no word 'it#²'"):
+        look.sides["text"].find("it#²")
+    for top in (0, -1):
+        with pytest.raises(ConfigError, match=f"top={top}"):
+            look.to(0, top=top)
+
+
+def test_hiding_the_first_token_leaves_the_rest_of_its_word() -> None:
+    look = model("encoder-decoder", "char").look("the dog", "it")
+    exact = look.row("encoder.1.0", token="dog").values
+    row = look.row("encoder.1.0", token="dog", words=True, hide=["first"])
+    first = look.sides["source"].words[0]
+    assert (first.text, first.end) == ("the", 4) and row.columns == look.sides["source"].words
+    assert float(row.values[0]) == pytest.approx(float(exact[1:4].sum()))
+    weights = look.weights("encoder.1.0", words=True, hide=["first"], renormalise=True).values
+    torch.testing.assert_close(weights.sum(1), torch.ones(len(weights)))
+    assert look.row("encoder.1.0", token=-1, hide=["first"]).columns[0].start == 1
+
+
+@pytest.mark.parametrize("given", [{"source_language": "en"}, {"target_language": "fr"}])
+@pytest.mark.parametrize("kind", ["encoder", "decoder", "encoder-decoder"])
+def test_languages_that_would_be_ignored_are_refused(kind: str, given: dict[str, str]) -> None:
+    target = TEXTS[2] if kind == "encoder-decoder" else None
+    with pytest.raises(
+        ConfigError, match="no language codes" if target else "languages are for an encoder-dec"
+    ):
+        model(kind).look(TEXTS[0], target, **given)
+
+
+@pytest.mark.parametrize(
+    ("name", "frame", "languages", "begin"),
+    [
+        ("Bart", "<bos> $A <eos>", {}, ["<eos>", "<bos>"]),
+        ("MBart", "$A <eos> en_XX", {"source_language": "en_XX", "target_language": "ro_RO"}, ["ro_RO"]),
+        (
+            "MBart",
+            "en_XX $A <eos>",
+            {"source_language": "en_XX", "target_language": "ro_RO"},
+            ["<eos>", "ro_RO"],
+        ),
+    ],
+)
+@pytest.mark.parametrize("target", [None, "a dog"])
+def test_languages_stand_where_a_translation_has_them(
+    target: str | None, name: str, frame: str, languages: dict[str, str], begin: list[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("transformers")
+    from tests.tasks.test_published import published, words
+
+    published(tmp_path, name, words(frame))
+    path = tmp_path / "generation_config.json"
+    if name == "Bart":
+        path.write_text(json.dumps({**json.loads(path.read_text()), "forced_bos_token_id": 1}))
+    one = regard.load(tmp_path)
+    reading = read(one.parts, "the cat", target, **languages)
+    source, written = ([t.text for t in side.tokens if t.special] for side in reading.sides.values())
+    assert source == [part for part in frame.split() if part != "$A"]
+    assert written[: len(begin)] == begin and reading.sides["target"].tokens[len(begin)].text not in begin
+    if target is None:
+        done = one.translate("the cat", **languages)
+        assert list(reading.sides["target"].ids[1:]) == list(done.ids)

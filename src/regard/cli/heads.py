@@ -56,7 +56,7 @@ def command(
     limit
         Texts that are read, the first ones; unset: 100. On a demo's run: sentences in each half; unset: 1200.
     layer
-        Layers to show: encoder.0, decoder.3, cross.1; unset: all.
+        Layers to show: encoder.0, decoder.3, cross.1; or single heads: encoder.0.5; unset: all.
     rows
         Tokens of each text whose rows are measured, evenly spaced; unset: all.
     effects

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _ROWS = 3  # heads whose row of a word is shown
 _LARGE = 1024  # tokens from which a matrix is a map
+_NARROW = 20  # columns of a terminal, at least: COLUMNS=0 says nothing of it
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def command(
     if not flags.json:
         _print(pictures, asked.out)
     for name, path in files.items():
-        _write(name, path, look, pictures[0], dark=dark, bare=bare, dpi=dpi or 192)
+        _write(name, path, look, pictures[0], wanted, dark=dark, bare=bare, dpi=192 if dpi is None else dpi)
         asked.out.line(f"{path}: {'a page with every view' if name == 'html' else pictures[0].title}")
     asked.result({"text": text, "pictures": [picture.plain() for picture in pictures], "files": files})
 
@@ -157,17 +159,33 @@ def _check(
         raise ConfigError("--dark and --bare are for --svg and --png.")
     if dpi is not None and "png" not in files:
         raise ConfigError("--dpi is for --png.")
-    if len({path.absolute() for path in files.values()}) < len(files):
+    if dpi is not None and dpi < 1:
+        raise ConfigError(f"--dpi {dpi} makes no picture; 192 is usual, 600 is for print.")
+    places = [_place(path) for path in files.values()]
+    if len(set(places)) < len(places):
         raise ConfigError("two pictures can't have one file; give each its own.")
-    for path in files.values():
-        if path.is_dir() or not path.parent.is_dir():
-            raise ConfigError(
-                f"{path} can't be written: {'it' if path.is_dir() else path.parent} is {_what(path)}."
-            )
 
 
-def _what(path: Path) -> str:
-    return "a folder" if path.is_dir() else "no folder"
+def _place(path: Path) -> str:
+    """Give where a file lies, its links followed.
+
+    Raises:
+        ConfigError: it can't be written there.
+    """
+    try:
+        place = os.path.realpath(path)
+        parent = Path(place).parent if path.is_symlink() else path.parent
+        if Path(place).is_dir():
+            raise ConfigError(f"{path} can't be written: it is a folder.")
+        if not parent.is_dir():
+            raise ConfigError(f"{path} can't be written: {parent} is no folder.")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} can't be written: {_reason(error)}.") from None
+    return place
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _purpose(model: str | None, target: str | None, flags: Flags) -> str:
@@ -190,10 +208,10 @@ def _text(texts: list[str], file: Path | None, encoding: str) -> str:
         name = text_encoding(encoding)
         try:
             return file.read_text(encoding=name).removeprefix("\ufeff").rstrip("\n")
-        except OSError as error:
-            raise DataError(f"{file} can't be read: {error.strerror or error}.") from None
         except UnicodeError:
             raise DataError(f"{file} is no {encoding} text; name its --encoding.") from None
+        except (OSError, ValueError) as error:
+            raise DataError(f"{file} can't be read: {_reason(error)}.") from None
     if encoding != "utf-8":
         raise ConfigError("--encoding is for --file.")
     if len(texts) != 1:
@@ -283,13 +301,16 @@ def _print(pictures: list[Picture], out: Output) -> None:
     from regard.look.draw.text import in_terminal
 
     console = Console(file=out.stream, highlight=False, markup=False, soft_wrap=False)
+    console.width = max(_NARROW, console.width)
     for picture in pictures:
         for thing in in_terminal(picture, console.width):
             console.print(thing)
 
 
-def _write(name: str, path: Path, look: Look, picture: Picture, *, dark: bool, bare: bool, dpi: int) -> None:
-    """Write a picture.
+def _write(
+    name: str, path: Path, look: Look, picture: Picture, wanted: _Wanted, *, dark: bool, bare: bool, dpi: int
+) -> None:  # fmt: skip
+    """Write a picture; a page has every view of the layer and the head that were named, or of all.
 
     Raises:
         DataError: the file can't be written.
@@ -298,8 +319,9 @@ def _write(name: str, path: Path, look: Look, picture: Picture, *, dark: bool, b
         if name == "html":
             from regard.look.draw.html import write_html
 
-            chosen = None if picture.layer is None else [picture.layer]
-            write_html(look, path, layers=chosen, heads=None if picture.head is None else [picture.head])
+            found, head = (None, None) if wanted.layer is None else look.where(wanted.layer, wanted.head)
+            chosen = None if found is None else [found.name]
+            write_html(look, path, layers=chosen, heads=None if head is None else [head])
         elif name == "svg":
             from regard.look.draw.svg import write_svg
 
@@ -308,5 +330,5 @@ def _write(name: str, path: Path, look: Look, picture: Picture, *, dark: bool, b
             from regard.look.draw.png import write_png
 
             write_png(picture, path, dark=dark, bare=bare, dpi=dpi)
-    except OSError as error:
-        raise DataError(f"{path} can't be written: {error.strerror or error}.") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} can't be written: {_reason(error)}.") from None

@@ -11,7 +11,7 @@ import math
 import shutil
 import tempfile
 import weakref
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,10 +27,10 @@ from regard.nn.masks import Mask
 from regard.nn.positions import Bias
 from regard.nn.streaming import attend_with_normaliser, scores_of
 
-__all__ = ["Capture", "Captured", "Places", "capture"]
+__all__ = ["Capture", "Captured", "Places", "capture", "worst_of"]
 
 Places = slice | Sequence[int] | Tensor
-"""Which rows or columns: a slice, or their numbers."""
+"""Which rows or columns: a slice, or their numbers; negative ones count from the end."""
 
 _AT_ONCE = 2**22  # weights that a sum holds
 _CHECKED = 8  # rows of each layer whose results are kept, for the proof
@@ -97,29 +97,33 @@ class Captured:
     def scores(
         self, head: int, rows: Places, columns: Places, *, double: bool = False
     ) -> Float[Tensor, "R C"]:
-        """Compute scores of one head with caps and biases; -inf where a query may not attend."""
+        """Compute scores of one head with caps and biases; -inf where a query may not attend.
+
+        Raises:
+            ConfigError: there is no such head, row or column.
+        """
         shared = self._shared(head)
         rows, columns = _tidy(rows, self.shape[0]), _tidy(columns, self.shape[1])
         query, key = self.query[head, rows], self.key[shared, columns]
         scores = scores_of(self.attend, query.double() if double else query, key)
         if self.relative is not None:
             scores += self._bias(head, rows, columns)
-        row_spans, place = self.spans[rows], _numbers(columns, self.shape[1])
+        row_spans, place = self.spans[rows], _numbers(columns)
         begin, end = row_spans[:, :1], row_spans[:, 1:]
         if scores.numel() and (int(begin.max()) > int(place.min()) or int(end.min()) <= int(place.max())):
             scores.masked_fill_((place < begin) | (place >= end), -math.inf)
         return scores
 
     def weights(self, head: int, rows: Places, columns: Places) -> Float[Tensor, "R C"]:
-        """Compute weights of one head, in single precision, each by its row's normaliser."""
+        """Compute weights of one head, in single precision, each by its row's normaliser; raises as `scores` does."""
         rows = _tidy(rows, self.shape[0])
-        total = self.normaliser[head, rows]
         scores = self.scores(head, rows, columns)
+        total = self.normaliser[head, rows]
         return scores.sub_(total.masked_fill(total == -math.inf, 0.0)[:, None]).exp_()
 
     def row(self, head: int, row: int) -> Float[Tensor, " S"]:
         """Compute one whole row in double precision, normalised by itself: it sums to one, or is all zero."""
-        begin, end = (int(bound) for bound in self.spans[row])
+        begin, end = self.spans[_tidy([row], self.shape[0])][0].tolist()
         weights = torch.zeros(self.shape[1], dtype=torch.float64)
         weights[begin:end] = self.scores(head, [row], slice(begin, end), double=True)[0].softmax(-1)
         return weights
@@ -143,18 +147,19 @@ class Captured:
         if self.value is None:
             raise ConfigError(f"the values of {self.name} were not kept; look with values=True.")
         value = self.value[self._shared(head)].double()
-        return torch.stack([self.row(head, int(i)) @ value for i in _numbers(rows, self.shape[0])])
+        return torch.stack([self.row(head, int(i)) @ value for i in _numbers(_tidy(rows, self.shape[0]))])
 
     @cached_property
     def error(self) -> float:
         """Give the proof, over all heads; see `error_of`."""
-        return max(self.error_of(head) for head in range(self.heads))
+        return worst_of(self.error_of(head) for head in range(self.heads))
 
     def error_of(self, head: int) -> float:
         """Give the proof: the largest difference of rows that are computed again from what the head itself mixed.
 
         Over some rows, relative to the largest mixed value. In single precision it is about 1e-6; in half precision
-        the layer's own rounding dominates it. Without the values, it is the difference of the normalisers.
+        the layer's own rounding dominates it. Without the values, it is the difference of the normalisers. What isn't
+        finite, NaN or infinite, says that the layer's numbers are not.
         """
         if head not in self._errors:
             rows, mixed = self.checked
@@ -170,8 +175,8 @@ class Captured:
         if self.value is None:
             return float((scores.logsumexp(-1) - self.normaliser[head, rows]).abs().max())
         again = scores.softmax(-1) @ self.value[self._shared(head)].to(scores.dtype)
-        largest = float(mixed.abs().max())
-        return float((again - mixed).abs().max()) / largest if largest else 0.0
+        difference, largest = float((again - mixed).abs().max()), float(mixed.abs().max())
+        return difference / largest if math.isfinite(difference) and largest else difference
 
     def blocks(self, size: int = 1024) -> Iterator[tuple[slice, slice]]:
         """Walk over all rows in blocks, each with the columns that any of its rows may attend to."""
@@ -188,7 +193,7 @@ class Captured:
     def _bias(self, head: int, rows: slice | Tensor, columns: slice | Tensor) -> Float[Tensor, "R C"]:
         assert self.relative is not None
         line, last = self.relative[head], self.shape[0] - 1
-        i, j = _numbers(rows, self.shape[0]), _numbers(columns, self.shape[1])
+        i, j = _numbers(rows), _numbers(columns)
         if isinstance(rows, slice) and isinstance(columns, slice) and len(i) and len(j):
             # Neighbouring rows of such a matrix are the same numbers one place on: no table of places is made.
             first = int(j[0]) - int(i[-1]) + last
@@ -306,13 +311,29 @@ def _relative(bias: Bias | Tensor, text: int, spans: Tensor, num_queries: int, n
     return made.reshape(-1, made.shape[-1]).detach().float().cpu()
 
 
+def worst_of(errors: Iterable[float]) -> float:
+    """Give the largest of some errors; NaN where one of them is, which a plain maximum may pass over."""
+    found = list(errors)
+    return math.nan if any(map(math.isnan, found)) else max(found)
+
+
 def _tidy(places: Places, size: int) -> slice | Tensor:
+    """Give places as a slice of step one, or as numbers from 0.
+
+    Raises:
+        ConfigError: one of them is outside.
+    """
     if isinstance(places, slice):
         start, stop, step = places.indices(size)
-        return slice(start, max(start, stop)) if step == 1 else torch.arange(start, stop, step)
-    return torch.as_tensor(places, dtype=torch.long)
+        if step == 1:
+            return slice(start, max(start, stop))
+        return torch.tensor(range(start, stop, step), dtype=torch.long)
+    found = torch.as_tensor(places, dtype=torch.long)
+    outside = (found < -size) | (found >= size)
+    if bool(outside.any()):
+        raise ConfigError(f"there are tokens 0 to {size - 1}; there is no {int(found[outside][0])}.")
+    return torch.where(found < 0, found + size, found)
 
 
-def _numbers(places: Places, size: int) -> Tensor:
-    tidy = _tidy(places, size)
+def _numbers(tidy: slice | Tensor) -> Tensor:
     return torch.arange(tidy.start, tidy.stop) if isinstance(tidy, slice) else tidy

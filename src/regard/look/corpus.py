@@ -44,7 +44,7 @@ def measure_corpus(
 
     Args:
         looks: taken one by one, so that an iterator holds one in memory.
-        layers: names of those to measure; None: all.
+        layers: names of those to measure, as `measure` takes them; None: all.
         rows: measure so many rows of each text, evenly spaced; None: all of them.
         links: of each text, in the same order.
         extremes: how many of the best and the worst texts to name.

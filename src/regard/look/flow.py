@@ -294,18 +294,22 @@ class GradientAttention:
         """Give each weight times its gradient; `positive` keeps what is above 0, before a mean over heads."""
         return self._weights(layer, head, rows, columns, times=True, positive=positive)
 
-    def received(self, layer: str) -> Float[Tensor, "H S"]:
-        """Sum weights times gradients over all rows: what came of each key; streamed in blocks of rows."""
-        captured, _ = self.look.where(layer)
+    def received(self, layer: int | str) -> Float[Tensor, "H S"]:
+        """Sum weights times gradients over all rows: what came of each key; streamed in blocks of rows.
+
+        Of `decoder.1.0`, which names one head, it is that head's alone, (1, S).
+        """
+        captured, only = self.look.where(layer)
+        heads = range(captured.heads) if only is None else (only,)
         assert captured.value is not None
-        found = torch.zeros(captured.heads, captured.shape[1])
+        found = torch.zeros(len(heads), captured.shape[1])
         size = max(1, min(1024, _AT_ONCE // max(1, captured.shape[1])))
         for rows, columns in captured.blocks(size):
-            for head in range(captured.heads):
-                gradient = self.gradients[layer][head, rows]
+            for k, head in enumerate(heads):
+                gradient = self.gradients[captured.name][head, rows]
                 value = captured.value[head * captured.kv_heads // captured.heads, columns].float()
                 arrived = captured.weights(head, rows, columns).T @ gradient  # (C, K)
-                found[head, columns] += (arrived * value).sum(-1)
+                found[k, columns] += (arrived * value).sum(-1)
         return found
 
     def _weights(

@@ -94,7 +94,7 @@ def measure(
 
     Args:
         look: of any length; never more than a block of a head's rows is in memory.
-        layers: names of those to measure; None: all.
+        layers: names of those to measure, once each; `encoder.3.5` measures that head alone; None: all.
         rows: measure so many rows, evenly spaced; None: all of them.
         links: what should be linked, see `Links`.
 
@@ -103,16 +103,20 @@ def measure(
     """
     if rows is not None and rows < 1:
         raise ConfigError(f"rows={rows} must be at least 1.")
-    chosen = [look.where(name)[0] for name in layers] if layers is not None else list(look.layers.values())
+    if layers is not None and not layers:
+        raise ConfigError("layers names none; name at least one, or leave it out for all.")
+    chosen: dict[str, set[int]] = {}
+    for name in look.layers if layers is None else layers:
+        layer, head = look.where(name)
+        chosen.setdefault(layer.name, set()).update(range(layer.heads) if head is None else (head,))
     _check_links(links or {}, look)
     sets = {side.name: _sets_of(side) for side in look.sides.values()}
     found: list[HeadMeasures] = []
-    for layer in chosen:
-        kind = layer.name.partition(".")[0]
-        linked = {**(links or {}).get(kind, {}), **(links or {}).get(layer.name, {})}
-        found += _Layer(
-            layer, look.rows_of(layer.name), sets[look.columns_of(layer.name).name], linked
-        ).measure(rows)
+    for name, heads in chosen.items():
+        linked = {**(links or {}).get(name.partition(".")[0], {}), **(links or {}).get(name, {})}
+        layer = look.layers[name]
+        every = _Layer(layer, look.rows_of(name), sets[look.columns_of(name).name], linked).measure(rows)
+        found += [one for one in every if one.head in heads]
     return found
 
 

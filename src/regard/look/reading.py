@@ -16,11 +16,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from regard.errors import ConfigError, suggest
-from regard.look.capture import Captured
+from regard.look.capture import Captured, worst_of
 from regard.look.sides import Side, Token, Word
 from regard.look.tiles import Pyramid
 
-__all__ = ["Hide", "Look", "Row", "Side", "Token", "Weights", "Word"]
+__all__ = ["Hide", "Look", "Row", "Side", "Token", "Weights", "Word", "no_layer"]
 
 Hide = Literal["special", "first"]
 """What may be left out of a row: special tokens, or the first token, where attention goes that has nowhere to go."""
@@ -97,6 +97,9 @@ class Look:
         layers: what was captured, by the layers' names, in the order in which they ran.
         model: what looked, in words.
         holder: whatever must live as long as the layers do.
+
+    Raises:
+        ConfigError: there are no layers.
     """
 
     sides: Mapping[str, Side]
@@ -104,6 +107,10 @@ class Look:
     model: str = ""
     holder: object = field(default=None, repr=False)
     _maps: dict[tuple[tuple[str, int], ...], Pyramid] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise ConfigError("a look needs a layer; keep at least one.")
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(side.tokens):,} tokens of {side.name}" for side in self.sides.values())
@@ -150,12 +157,11 @@ class Look:
             raise ConfigError(f"say which {layer}: encoder.{layer}, decoder.{layer} or cross.{layer}.")
         if name not in self.layers and head is None and name.count(".") == 2:
             name, _, number = name.rpartition(".")
-            head = int(number) if number.isdigit() else None
+            head = int(number) if number.isdecimal() else None
             if head is None:
                 raise ConfigError(f"{layer!r} is no head; heads are named as in encoder.3.5.")
         if name not in self.layers:
-            hint = suggest(name, list(self.layers))
-            raise ConfigError(f"there is no layer {name!r}; there are {_ranges(self.layers)}. {hint}".strip())
+            raise no_layer(name, self.layers)
         found = self.layers[name]
         if head is not None and not 0 <= head < found.heads:
             raise ConfigError(f"{name} has heads 0 to {found.heads - 1}; there is no head {head}.")
@@ -271,8 +277,10 @@ class Look:
             top: how many to list.
 
         Raises:
-            ConfigError: there is no such word or text.
+            ConfigError: there is no such word or text, or `top` is less than 1.
         """
+        if top < 1:
+            raise ConfigError(f"top={top} must be at least 1.")
         if side is not None and side not in self.sides:
             raise ConfigError(f"there is no {side!r}; there is {' and '.join(self.sides)}.")
         chosen = self.sides[side] if side else next(iter(self.sides.values()))
@@ -297,7 +305,7 @@ class Look:
     @cached_property
     def error(self) -> float:
         """Give the largest error of all layers, see `Captured.error`."""
-        return max(layer.error for layer in self.layers.values())
+        return worst_of(layer.error for layer in self.layers.values())
 
 
 def _error(layer: Captured, head: int | None) -> float:
@@ -323,11 +331,13 @@ def _shown(
     if unknown:
         raise ConfigError(f"hide takes special and first, not {', '.join(sorted(unknown))}.")
     columns = side.words if words else tuple(side.find(i) for i in range(len(side.tokens)))
+    if "first" in hide:  # the token, not the rest of its word
+        values = torch.cat((torch.zeros_like(values[:, :1]), values[:, 1:]), 1)
     if words:
         values = torch.stack([values[:, word.start : word.end].sum(1) for word in columns], 1)
     kept = [
         i for i, word in enumerate(columns)
-        if not ("special" in hide and word.special) and not ("first" in hide and word.start == 0)
+        if not ("special" in hide and word.special) and not ("first" in hide and word.end == 1)
     ]  # fmt: skip
     columns, values = tuple(columns[i] for i in kept), values[:, kept]
     if renormalise:
@@ -353,6 +363,14 @@ def _how(
     elif renormalise:
         parts.append("renormalised")
     return "; ".join(parts)
+
+
+def no_layer(name: str, known: Collection[str]) -> ConfigError:
+    """Say that there is no such layer, which there are, and what may have been meant."""
+    kind, _, number = name.partition(".")
+    beyond = number.isdecimal() and kind in {one.partition(".")[0] for one in known}
+    hint = "" if beyond else suggest(name, known)
+    return ConfigError(f"there is no layer {name!r}; there are {_ranges(known)}. {hint}".strip())
 
 
 def _ranges(names: Collection[str]) -> str:

@@ -10,6 +10,7 @@ arXiv:2209.11895; the sink: Xiao et al. 2023, arXiv:2309.17453.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -85,10 +86,11 @@ def roles(measures: Iterable[HeadMeasures]) -> dict[tuple[str, int], list[Role]]
 
 
 def _roles(one: HeadMeasures) -> list[Role]:
+    able = [rule for rule in RULES if rule.measure in one.values and one.values[rule.measure].n >= _FEWEST]
     judged = [
         (rule, _gain(rule.measure, one.values[rule.measure]))
-        for rule in RULES
-        if rule.measure in one.values and one.values[rule.measure].n >= _FEWEST
+        for rule in able
+        if math.isfinite(one.values[rule.measure].value)
     ]
     found = [(rule, gain) for rule, gain in judged if gain >= rule.least and _also(rule, one)]
     kept = [pair for pair in found if not pair[0].broad] or found
@@ -96,7 +98,8 @@ def _roles(one: HeadMeasures) -> list[Role]:
         ordered = sorted(kept, key=lambda pair: -pair[1])
         return [Role(rule.role, gain, _why(rule, one)) for rule, gain in ordered]
     if not judged:
-        return [Role(NONE, 0.0, f"fewer than {_FEWEST} rows have a choice")]
+        why = "its measures are not numbers" if able else f"fewer than {_FEWEST} rows have a choice"
+        return [Role(NONE, 0.0, why)]
     nearest, _ = max(judged, key=lambda pair: pair[1] / pair[0].least)
     return [Role(NONE, 0.0, f"nearest is {nearest.role}: {_why(nearest, one)}")]
 

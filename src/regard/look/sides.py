@@ -68,7 +68,7 @@ class Side:
             token = self.tokens[number]
             return Word(token.text, number, number + 1, token.special)
         name, mark, place = what.rpartition("#")
-        numbered = bool(mark) and place.isdigit() and int(place) > 0 and bool(name)
+        numbered = bool(mark) and place.isdecimal() and int(place) > 0 and bool(name)
         for key in ([name] if numbered else []) + [what]:
             found = self._named(key)
             if key == name and numbered and found:

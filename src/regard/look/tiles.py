@@ -12,7 +12,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -67,6 +67,7 @@ class Pyramid:
         if not heads:
             raise ConfigError("a map needs at least one head.")
         self.heads = list(heads)
+        self._layers = list(dict.fromkeys(layer for layer, _ in heads))
         self.shape = heads[0][0].shape
         if any(layer.shape != self.shape for layer, _ in heads):
             raise ConfigError("heads of one map must have the same rows and columns.")
@@ -152,16 +153,19 @@ class Pyramid:
                 columns; None: some seconds' worth.
 
         Raises:
-            ConfigError: the cell is no power of two, or the window doesn't begin at one.
+            ConfigError: the cell is no power of two, the window doesn't begin at one, or there is no such kind.
         """
         if cell < 1 or cell & (cell - 1):
             raise ConfigError(f"cell={cell} is no power of two.")
+        if kind not in get_args(Kind):
+            raise ConfigError(f"kind={kind!r} is neither mean nor max.")
         if row % cell or column % cell or row < 0 or column < 0 or rows < 1 or columns < 1:
             raise ConfigError(f"a window of cells of {cell} begins at a multiple of {cell} and isn't empty.")
         down = slice(row, min(row + rows * cell, self.shape[0]))
         across = slice(column, min(column + columns * cell, self.shape[1]))
         if down.start >= down.stop or across.start >= across.stop:
             raise ConfigError(f"the window lies outside the matrix of {self.shape[0]:,} x {self.shape[1]:,}.")
+        cell = min(cell, 1 << (max(self.shape) - 1).bit_length())  # this one holds the whole matrix
         if cell >= self.base and self._has(down, cell):
             return self._kept(down, across, cell, kind)
         most, high = _WINDOW if most is None else most, (down.stop - down.start) // cell + 1
@@ -175,7 +179,12 @@ class Pyramid:
         return self._sampled(down, across, cell, kind, (taken, cell if taken > 1 else wide))
 
     def preview(self, side: int = 512, *, kind: Kind = "mean") -> Grid:
-        """Give the whole map in at most so many cells a side: sampled while the pyramid isn't there."""
+        """Give the whole map in at most so many cells a side: sampled while the pyramid isn't there.
+
+        Raises:
+            ConfigError: a side of no cells, or no such kind.
+        """
+        _check_side(side)
         cell = 1 << max(0, math.ceil(math.log2(max(self.shape) / side)))
         return self.window(cell=cell, rows=side, columns=side, kind=kind)
 
@@ -236,14 +245,21 @@ class Pyramid:
 
     def _nothing(self, rows: slice, columns: slice) -> bool:
         """Tell whether no query of these rows may attend to any of these columns."""
-        spans = self.heads[0][0].spans[rows]
-        return int(spans[:, 0].min()) >= columns.stop or int(spans[:, 1].max()) <= columns.start
+        return all(
+            int(spans[:, 0].min()) >= columns.stop or int(spans[:, 1].max()) <= columns.start
+            for spans in (layer.spans[rows] for layer in self._layers)
+        )
 
     def _block(self, rows: slice | Tensor, columns: slice | Tensor) -> Float[Tensor, "R C"]:
         found = self.heads[0][0].weights(self.heads[0][1], rows, columns)
         for layer, head in self.heads[1:]:
             found += layer.weights(head, rows, columns)
         return found if len(self.heads) == 1 else found.div_(len(self.heads))
+
+
+def _check_side(side: int) -> None:
+    if side < 1:
+        raise ConfigError(f"side={side} is no number of cells; give 1 or more.")
 
 
 _EXACT = "{kind} of cells of {cell} x {cell} tokens, exact"
@@ -265,9 +281,10 @@ def _spread(places: slice, cell: int, taken: int) -> Tensor:
 
 def _pool(block: Tensor, high: int, wide: int) -> tuple[Tensor, Tensor]:
     """Give the mean and the maximum of each cell of `high` rows and `wide` columns; those at the edges are smaller."""
+    rows, columns = block.shape
+    high, wide = min(high, max(1, rows)), min(wide, max(1, columns))  # a cell ends where the block does
     if high == wide == 1:
         return block, block
-    rows, columns = block.shape
     pad = (-columns % wide, -rows % high)
     if any(pad):
         block = torch.nn.functional.pad(block, (0, pad[0], 0, pad[1]))
@@ -302,7 +319,11 @@ def corpus_map(heads: Iterable[Sequence[tuple[Captured, int]]], *, side: int = 6
     Args:
         heads: for each text the heads whose mean is mapped.
         side: cells a side.
+
+    Raises:
+        ConfigError: a side of no cells.
     """
+    _check_side(side)
     total, count = torch.zeros(side, side, dtype=torch.float64), 0
     for some in heads:
         pyramid = Pyramid(some)

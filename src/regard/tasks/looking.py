@@ -13,14 +13,16 @@ import torch
 
 from regard.data.tokenizers import Tokenizer
 from regard.errors import ConfigError, DataError
+from regard.generate.config import check_count
 from regard.look.capture import capture
-from regard.look.reading import Look, Side, Token, Word
+from regard.look.places import attention_depths
+from regard.look.reading import Look, Side, Token, Word, no_layer
 from regard.tasks.base import Parts, framed, need
 from regard.tasks.entities import split_words
 from regard.tasks.framing import as_trained, opening
 from regard.tasks.generate import generate
 from regard.tasks.inputs import make_inputs, refuse_long
-from regard.tasks.translate import as_published, translate
+from regard.tasks.translate import as_published, frame_languages, translate
 
 __all__ = ["Reading", "capture_reading", "look", "read"]
 
@@ -77,7 +79,7 @@ def look(
         model: its name, for captions.
 
     Raises:
-        ConfigError: the model takes no target, pair or max_tokens, or has no such layer.
+        ConfigError: the model takes no target, pair, languages or max_tokens, or has no such layer.
         DataError: a text is longer than the context, or empty.
     """
     reading = read(
@@ -96,8 +98,12 @@ def capture_reading(
     budget: int = 4 * 2**30,
     model: str = "",
 ) -> Look:
-    """Keep what a model attends to in a text that was read before; the arguments are those of `look`."""
-    names = None if layers is None else {_layer(parts, one) for one in layers}
+    """Keep what a model attends to in a text that was read before; the arguments are those of `look`.
+
+    Raises:
+        ConfigError: the model has no such layer, or none is named.
+    """
+    names = None if layers is None else _layers(parts, layers)
     with capture(names, values=values, budget=budget) as kept:
         reading.run(parts.module)
     return Look(reading.sides, kept.of(), model, holder=kept)
@@ -117,7 +123,7 @@ def read(
     """Frame texts as their model expects them and name their tokens; see `look`.
 
     Raises:
-        ConfigError: the model takes no target, pair or max_tokens.
+        ConfigError: the model takes no target, pair, languages or max_tokens.
         DataError: a text is longer than the context, or empty.
     """
     kind = parts.config.kind
@@ -127,17 +133,20 @@ def read(
         raise ConfigError(f"max_tokens is for a decoder; this is {_a(kind)}.")
     if pair is not None and kind != "encoder":
         raise ConfigError(f"a pair is for an encoder; this is {_a(kind)}.")
+    if (source_language, target_language) != (None, None) and kind != "encoder-decoder":
+        raise ConfigError(f"languages are for an encoder-decoder; this is {_a(kind)}.")
     if not isinstance(text, str) or not text:
         raise DataError("there is no text to look at; give one.")
     if parts.config.kind == "encoder-decoder":
         return _read_both(parts, text, target, target_tokenizer, source_language, target_language)
     ids, spans = parts.tokenizer.offsets(text)
     if parts.config.kind == "decoder":
+        before = opening(parts)
         if max_tokens is not None:
+            _check_room(len(before) + len(ids), max_tokens, parts)
             (done,) = generate(parts, [text], temperature=0.0, max_tokens=max_tokens)
             more, places = _written(parts.tokenizer, done.ids, len(text))
             text, ids, spans = text + more, [*ids, *done.ids], [*spans, *places]
-        before = opening(parts)
         side = _side(parts.tokenizer, "text", text, [*before, *ids], len(before), spans)
         _refuse_long(side, parts)
         return Reading({"text": side}, (_row(parts, side),))
@@ -165,13 +174,17 @@ def _read_both(
     shifted = config.head != "lm"  # a class or an answer: the decoder reads the source, one token later
     if shifted and target is not None:
         raise ConfigError(f"this model learned to {config.head}: it takes no target.")
+    if shifted and target_language is not None:
+        raise ConfigError(f"this model learned to {config.head}: it takes no target_language.")
     done = None
     if target is None and not shifted:
         (done,) = translate(parts, [text], source_language=source_language, target_language=target_language)
     parts, prefix = as_published(parts, source_language, target_language)
     text = prefix + text
     ids, spans = tokenizer.offsets(text)
-    language = target_language if tokenizer.languages and target_language else None
+    language, first = (None, None) if prefix else (source_language, None)
+    if target_language is not None and not prefix:
+        language, first = frame_languages(tokenizer, source_language, target_language)
     whole = framed(tokenizer, ids, end=need(config.eos_id, "eos_id"), language=language)
     source = _side(tokenizer, "source", text, whole, _start_of(whole, ids), spans)
     _refuse_long(source, parts)
@@ -183,15 +196,19 @@ def _read_both(
         )  # fmt: skip
     else:
         writer = target_tokenizer or tokenizer
+        begin = [need(config.start, "start_id")]
+        if first is not None and whole[-1] in tokenizer.languages.values():
+            begin, first = [first], None  # mBART of 2020 begins with the language; later ones have it second
+        elif first is None and parts.published is not None:
+            first = parts.published.first
+        begin += [] if first is None else [first]
         if done is not None:
             writer, ids = tokenizer, list(done.ids)
+            ids = ids[1:] if first is not None and ids[:1] == [first] else ids  # a search gives it too
             target, spans = _written(tokenizer, ids, 0)
         else:
             assert target is not None
             ids, spans = writer.offsets(target)
-        begin = [need(config.start, "start_id")]
-        if parts.published is not None and parts.published.first is not None:
-            begin.append(parts.published.first)
         written = _side(writer, "target", target, [*begin, *ids], len(begin), spans)
     _refuse_long(written, parts)
     return Reading({"source": source, "target": written}, (_row(parts, source), _row(parts, written)))
@@ -275,12 +292,40 @@ def _start_of(whole: Sequence[int], ids: Sequence[int]) -> int:
     return next((k for k in range(len(whole) - size + 1) if list(whole[k : k + size]) == list(ids)), 0)
 
 
+def _check_room(size: int, max_tokens: int, parts: Parts) -> None:
+    """Refuse to write more tokens after a text of this size than the context holds, before any is written."""
+    context = parts.config.context
+    check_count("max_tokens", max_tokens, low=1, high=10**9)
+    if size < context < size + max_tokens:
+        raise DataError(
+            f"the text has {size:,} tokens, which leaves room for {context - size:,} in this model's context of "
+            f"{context:,}; max_tokens is {max_tokens:,}, give {context - size:,} or less."
+        )
+    if size == context:
+        raise DataError(
+            f"the text has {size:,} tokens, which leaves no room in this model's context of {context:,}; shorten it, "
+            "or leave max_tokens out."
+        )
+
+
 def _refuse_long(side: Side, parts: Parts) -> None:
     if len(side.ids) > parts.config.context:
         what = "text" if side.name == "text" else side.name
         raise DataError(
             f"the {what} has {len(side.ids):,} tokens; this model's context is {parts.config.context:,}. Shorten it."
         )
+
+
+def _layers(parts: Parts, layers: Collection[str | int]) -> list[str]:
+    """Give the names of layers, all of which the model has."""
+    known = [f"{kind}.{i}" for kind, depth in attention_depths(parts.config).items() for i in range(depth)]
+    found = [_layer(parts, one) for one in layers]
+    if not found:
+        raise ConfigError(f"layers names none; name at least one, as in {known[0]}, or leave it out for all.")
+    for name in found:
+        if name not in known:
+            raise no_layer(name, known)
+    return found
 
 
 def _layer(parts: Parts, name: str | int) -> str:

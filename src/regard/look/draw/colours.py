@@ -55,9 +55,9 @@ class Theme:
         return "#{:02x}{:02x}{:02x}".format(*ramp(self.name)[_place(part)])
 
     def pixels(self, parts: np.ndarray) -> np.ndarray:
-        """Give the colours of an array (R, C) of places as bytes (R, C, 3)."""
+        """Give the colours of an array (R, C) of places as bytes (R, C, 3); NaN has that of nothing."""
         table = np.array(ramp(self.name), dtype=np.uint8)
-        return table[np.rint(np.clip(parts, 0, 1) * (_STEPS - 1)).astype(int)]
+        return table[np.rint(np.clip(np.nan_to_num(parts), 0, 1) * (_STEPS - 1)).astype(int)]
 
 
 LIGHT = Theme("light", "#ffffff", "#1e2229", "#5f6670", "#dcd8ce", "#b4490f", "#3567a8")

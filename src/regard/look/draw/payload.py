@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from regard.errors import ConfigError, suggest
+from regard.look.capture import worst_of
 from regard.look.tiles import Kind, Pyramid
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def _error(
     rows = torch.linspace(0, T - 1, min(T, _PROBED)).long()
     place = torch.arange(S)
     seen = (place >= captured.spans[rows, :1]) & (place < captured.spans[rows, 1:])
-    worst = 0.0
+    found: list[float] = []
     for k, head in enumerate(heads):
         scores = captured.scale * (query[k, rows].double() @ key[groups[k]].double().T)
         if captured.softcap is not None:
@@ -216,8 +217,8 @@ def _error(
             scores += captured.relative[head][place - rows[:, None] + T - 1]
         total = captured.normaliser[head, rows, None].double()
         again = torch.where(seen & (total > -math.inf), (scores - total).exp(), 0.0)
-        worst = max(worst, float((again - captured.weights(head, rows, slice(None))).abs().max()))
-    return _sane(worst)
+        found.append(float((again - captured.weights(head, rows, slice(None))).abs().max()))
+    return _sane(worst_of(found))
 
 
 def _sane(error: float) -> float:

@@ -6,8 +6,10 @@ ground, and what gets next to nothing has no ground at all. Words are shown as t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 
+import numpy as np
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.style import Style
@@ -21,6 +23,7 @@ _SHADES, _ASCII_SHADES = " ░▒▓█", " .:*#"
 _LITTLE = 0.1  # less than this is none in a picture of blocks, which has no numbers
 _INDENT = 2
 _CELL = 4  # columns of a number in a matrix
+_NO_NUMBER = "?"  # what stands for NaN and the infinite
 
 
 def safe(text: str) -> str:
@@ -127,6 +130,7 @@ class Matrix:
             )
             for weight in weights:
                 number = f"{100 * weight:.0f}" if weight >= _FAINT else "." if options.ascii_only else "·"
+                number = number if math.isfinite(weight) else _NO_NUMBER
                 line.append(f"{number:>{_CELL - 1}} ", _style(weight) if weight >= _FAINT else "dim")
             yield line
 
@@ -153,7 +157,7 @@ class Blocks:
         cells = _coarser(self.parts, most, room)
         if not coloured:
             return [
-                Text("".join(_shade(part if part >= _LITTLE else 0.0, options) for part in row))
+                Text("".join(_shade(0.0 if part < _LITTLE else part, options) for part in row))
                 for row in cells
             ]
         if len(cells) % 2:
@@ -240,20 +244,18 @@ def _coarser(parts: Sequence[Sequence[float]], most_rows: int, most_columns: int
         return [[0.0]]
     high, wide = min(rows, most_rows), min(columns, most_columns)
     edges = [[k * size // n for k in range(n + 1)] for size, n in ((rows, high), (columns, wide))]
-    return [
-        [
-            max(max(parts[r][edges[1][c] : edges[1][c + 1]]) for r in range(edges[0][k], edges[0][k + 1]))
-            for c in range(wide)
-        ]
-        for k in range(high)
-    ]
+    largest = np.maximum.reduceat(np.asarray(parts, dtype=float), edges[0][:-1], axis=0)  # NaN stays NaN
+    found: list[list[float]] = np.maximum.reduceat(largest, edges[1][:-1], axis=1).tolist()
+    return found
 
 
 def _half_blocks(upper: Sequence[float], lower: Sequence[float]) -> Text:
     """Draw two rows in one line; what is faint shows the terminal's own ground."""
     line = Text()
     for above, below in zip(upper, lower, strict=True):
-        if above < _LITTLE and below < _LITTLE:
+        if not (math.isfinite(above) and math.isfinite(below)):
+            line.append(_NO_NUMBER)
+        elif above < _LITTLE and below < _LITTLE:
             line.append(" ")
         elif above < _LITTLE:
             line.append("▄", Style(color=_ground(below)))
@@ -267,7 +269,7 @@ def _has_colour(console: Console) -> bool:
 
 
 def _style(weight: float) -> Style:
-    if weight < _FAINT:
+    if not math.isfinite(weight) or weight < _FAINT:
         return Style()
     return Style(color="rgb(0,0,0)", bgcolor=_ground(weight))
 
@@ -279,5 +281,7 @@ def _ground(weight: float) -> str:
 
 
 def _shade(weight: float, options: ConsoleOptions) -> str:
+    if not math.isfinite(weight):
+        return _NO_NUMBER
     shades = _ASCII_SHADES if options.ascii_only else _SHADES
     return shades[0] if weight < _FAINT else shades[min(4, 1 + int(min(weight, 1.0) * 4))]
