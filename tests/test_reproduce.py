@@ -26,10 +26,13 @@ QUESTIONS = "".join(
 )
 
 
+TRAINED = ("trec", "sst2", "scan-simple", "snips-slots", "tiny-shakespeare")
+
+
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Make the recipes tiny, and give a folder with files as their publishers write them."""
-    for name in ("trec", "scan-simple", "snips-slots", "tiny-shakespeare"):
+    for name in TRAINED:
         recipe = RECIPES[name]
         keep = {key: value for key, value in recipe.laptop.items() if key in ("tokenizer", "model")}
         tiny = {**keep, **TINY}
@@ -40,7 +43,8 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
             tiny = {
                 key: value for key, value in tiny.items() if key not in ("width", "num_heads", "num_layers")
             }
-        changed = dataclasses.replace(recipe, laptop=tiny, pretrain=before)
+        first = None if recipe.first is None else tiny
+        changed = dataclasses.replace(recipe, laptop=tiny, pretrain=before, first=first)
         monkeypatch.setitem(regard.recipes.RECIPES, name, changed)
     folder = tmp_path / "published"
     (folder / "simple_split").mkdir(parents=True)
@@ -52,6 +56,12 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
             for times in range(30)
         )
     )
+    for name, count in (("train", 40), ("dev", 4)):
+        (folder / "sst2").mkdir(exist_ok=True)
+        phrases = (
+            f"a {word} film {i}\t{i % 2}\n{word}\t1\n" for i, word in enumerate(["warm", "dull"] * count)
+        )
+        (folder / "sst2" / f"{name}.tsv").write_text("sentence\tlabel\n" + "".join(phrases))
     (folder / "input.txt").write_text("First Citizen:\nBefore we proceed any further, hear me speak.\n" * 40)
     for part, count in (("train", 30), ("dev", 6)):
         (folder / part).mkdir()
@@ -61,12 +71,13 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["trec", "scan-simple", "snips-slots", "tiny-shakespeare"])
+@pytest.mark.parametrize("name", TRAINED)
 def test_a_recipe_trains_and_stands_beside_the_published(
     small: Path, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = RECIPES[name]
-    words = ["reproduce", name, "--data", str(small), "--out", str(tmp_path / "run")]
+    data = small / "sst2" if name == "sst2" else small
+    words = ["reproduce", name, "--data", str(data), "--out", str(tmp_path / "run")]
     assert main([*words, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["metric"] == recipe.metric and said["name"] == name
@@ -75,6 +86,7 @@ def test_a_recipe_trains_and_stands_beside_the_published(
         recipe.pretrain is not None
     )
     record = json.loads((tmp_path / "run" / "regard.json").read_text())
+    assert (tmp_path / "run-first" / "model.safetensors").is_file() == (recipe.first is not None)
     assert said["value"] == record["result"]["metrics"][recipe.metric]
     assert main(words) == 0  # scored already: the same figure, no training
     shown = capsys.readouterr().out
@@ -89,18 +101,21 @@ def test_held_out_rows_are_no_training_rows(small: Path) -> None:
     assert found == RECIPES["trec"].read(small)
 
 
-def test_pre_training_reads_whole_sentences_once(tmp_path: Path) -> None:
+def test_sentences_are_trained_on_after_all_phrases(tmp_path: Path) -> None:
     lines = [
         "a warm , funny film\t1",
         "warm\t1",
-        "funny film\t1",
-        "a film , warm\t1",
+        "funny film\t0",
+        "a film , warm\t0",
         "a warm , funny film\t1",
     ]
     for name in ("train.tsv", "dev.tsv"):
         (tmp_path / name).write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
-    texts = [row["text"] for row in RECIPES["sst2"].read(tmp_path)["pretrain"]]
-    assert texts == ["a warm , funny film", "a film , warm"]
+    found = RECIPES["sst2"].read(tmp_path)
+    assert len(found["first"]) == len(found["valid"]) == 5
+    assert [(row["text"], row["label"]) for row in found["train"]] == [
+        ("a warm , funny film", "positive"), ("a film , warm", "negative"),
+    ]  # fmt: skip
 
 
 def test_every_recipe_is_whole() -> None:
@@ -139,7 +154,6 @@ def test_the_publishers_files_are_read(shared: Path, name: str) -> None:
         "multi30k-en-de",
     )
     keys = {"classify": {"text", "label"}, "tag": {"words", "tags"}, "translate": {"source", "target"}}
-    assert all(row.keys() == {"text"} for row in found.pop("pretrain", []))
     for rows in found.values():
         assert all(row.keys() == keys[RECIPES[name].task] for row in rows)
         assert all(all(row.values()) for row in rows)

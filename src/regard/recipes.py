@@ -49,7 +49,8 @@ class Recipe:
         hub: the data set's id on the hub, for whoever has no folder; None: there is none that fits.
         figures: what others published.
         laptop, gpu: settings of `regard train` for 2 cores, and for a GPU.
-        pretrain: settings of a masked pre-training on the same texts that comes first; None: none.
+        pretrain: settings of a masked pre-training on the same texts that comes before all; None: none.
+        first: settings of the same task on the rows called "first", before those to train on; None: none.
         lowercase: whether texts are lower-cased.
     """
 
@@ -63,6 +64,7 @@ class Recipe:
     laptop: dict[str, Any]
     gpu: dict[str, Any] = field(default_factory=dict)
     pretrain: dict[str, Any] | None = None
+    first: dict[str, Any] | None = None
     hub: str | None = None
     lowercase: bool = False
     percent: bool = True
@@ -78,6 +80,7 @@ _WORDS: dict[str, Any] = {
     **_SMALL, "tokenizer": "wordpiece", "warmup": 50, "batch_tokens": 2048, "ema_decay": 0.99, "dropout": 0.3,
     "word_dropout": 0.4, "evaluate_every": 50, "save_every": 1000,
 }  # fmt: skip
+_SENTENCES: dict[str, Any] = {**_WORDS, "warmup": 100, "batch_tokens": 1024, "word_dropout": 0.3}
 _SHALLOW = {**_WORDS, "num_layers": 1, "vocab_size": 12_000, "lr": 6e-4, "epochs": 6, "minutes": 5}
 _PRETRAIN: dict[str, Any] = {**_SMALL, "lr": 2e-3, "epochs": 10}
 _PRETRAIN_WORDS: dict[str, Any] = {
@@ -164,7 +167,8 @@ _ALL = (
                 "huggingface/transformers, examples/pytorch/text-classification, README, bert-base-cased",
             ),
         ),
-        laptop={**_WORDS, "warmup": 100, "lr": 4e-4, "epochs": 2, "word_dropout": 0.3, "minutes": 8},
+        laptop={**_SENTENCES, "lr": 2e-4, "epochs": 3, "minutes": 3},
+        first={**_SENTENCES, "lr": 4e-4, "epochs": 1, "ema_decay": 0.995, "minutes": 5},
         pretrain={**_PRETRAIN_WORDS, "vocab_size": 10_000, "epochs": 25, "minutes": 12},
     ),
     Recipe(

@@ -1,6 +1,7 @@
 """Train for a published result from nothing, score it on the development data, and set the figures side by side.
 
-recipe ─> rows ─> files beside the run ─> perhaps masked pre-training on the texts ─> train ─> ours, theirs
+recipe ─> rows ─> files beside the run ─> perhaps masked pre-training on the texts, and a first pass over other rows
+       ─> train ─> ours, theirs
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from regard.runs import CHANGEABLE, Report, read_run, train
 __all__ = ["Reproduction", "find_recipe", "reproduce"]
 
 Size = Literal["laptop", "gpu"]
+_STAGES = ("pretrained", "first")  # what comes before, each in a folder beside the run
+_OF_START = ("model", "tokenizer", "vocab_size")
 _FOUND = ("vocab_size", "device", "precision")  # what a run finds for itself
 
 
@@ -80,8 +83,9 @@ def reproduce(
     Args:
         name: of the recipe.
         data: the folder with the publishers' files.
-        out: the run's folder; None: runs/NAME. The rows go beside it, to OUT-data, and what was pre-trained to
-            OUT-pretrained; a run that is there is trained on, or only scored if it had ended.
+        out: the run's folder; None: runs/NAME. The rows go beside it, to OUT-data, what was pre-trained to
+            OUT-pretrained, and what was trained on other rows before to OUT-first; a run that is there is trained on,
+            or only scored if it had ended.
         size: laptop, for 2 cores, or gpu.
         seed: of weights and order.
         report: told what happens, as events.
@@ -99,36 +103,41 @@ def reproduce(
         raise ConfigError(f"--out {out} has no name of its own; name a new folder.")
     files = _write_rows(recipe, Path(data), out)
     chosen = {**(recipe.gpu or recipe.laptop if size == "gpu" else recipe.laptop), **settings, "seed": seed}
-    start, pretraining = None, 0.0
-    if recipe.pretrain is not None:
-        start = out.with_name(f"{out.name}-pretrained")
-        before = {**recipe.pretrain, "seed": seed}
-        if _go(start, "fill", files["texts"], files["valid_texts"], before, recipe, report) == "interrupted":
-            raise KeyboardInterrupt  # nothing is trained from what is half trained
-        pretraining = float(read_run(start)["result"]["seconds"])
-        of_start = ("model", "tokenizer", "vocab_size")
-        chosen = {key: value for key, value in chosen.items() if key not in of_start}
-    _go(out, recipe.task, files["train"], files["valid"], chosen, recipe, report, start=start)
+    start, spent = None, dict.fromkeys(_STAGES, 0.0)
+    for stage, task, texts, valid, before in (
+        ("pretrained", "fill", "texts", "valid_texts", recipe.pretrain),
+        ("first", recipe.task, "first", "valid", recipe.first),
+    ):
+        if before is not None:
+            place, before = out.with_name(f"{out.name}-{stage}"), {**before, "seed": seed}
+            if _go(place, task, files[texts], files[valid], before, recipe, report, start) == "interrupted":
+                raise KeyboardInterrupt  # nothing is trained from what is half trained
+            start, spent[stage] = place, float(read_run(place)["result"]["seconds"])
+    _go(out, recipe.task, files["train"], files["valid"], chosen, recipe, report, start)
     record = read_run(out)
     result = record["result"]
     if recipe.metric not in result["metrics"]:
         raise DataError(f"{out} was interrupted; the same command goes on with it.")
     return Reproduction(
         name, out, recipe.metric, float(result["metrics"][recipe.metric]), record["sizes"]["valid"]["rows"],
-        recipe.figures, float(result["seconds"]) + pretraining, pretraining, result["reason"],
+        recipe.figures, float(result["seconds"]) + sum(spent.values()), spent["pretrained"], result["reason"],
         result["details"].get("signature"), recipe.percent,
     )  # fmt: skip
 
 
 def _go(
-    out: Path, task: str, data: Path, valid: Path, settings: dict[str, Any], recipe: Recipe, report: Report, *,
-    start: Path | None = None,
+    out: Path, task: str, data: Path, valid: Path, settings: dict[str, Any], recipe: Recipe, report: Report,
+    start: Path | None,
 ) -> str:  # fmt: skip
     """Train, or go on with what is there, and say how it ended; a run that has ended stays as it is.
+
+    What the start decides, if there is one, is not set anew.
 
     Raises:
         ConfigError: what is there was trained with other settings.
     """
+    if start is not None:
+        settings = {key: value for key, value in settings.items() if key not in _OF_START}
     if not (out / "regard.json").is_file():
         more: dict[str, Any] = {"start": start} if start else {"lowercase": recipe.lowercase}
         return train(task, data, valid=valid, out=out, report=report, **more, **settings).training.reason
@@ -165,17 +174,20 @@ def _write_rows(recipe: Recipe, folder: Path, run: Path) -> dict[str, Path]:
     found = recipe.read(folder)
     out = run.with_name(f"{run.name}-data")
     texts_of: dict[str, str] = {}
-    for part in ("train", "valid"):
+    for part in ("first", "train", "valid"):
+        if part not in found:
+            continue
         if recipe.task == "generate":
             texts_of[f"{part}.txt"] = "".join(row["text"] for row in found[part])
         else:
             texts_of[f"{part}.jsonl"] = _jsonl(found[part])
     if recipe.pretrain is not None:
-        for name, rows in (("texts", found.get("pretrain", found["train"])), ("valid_texts", found["valid"])):
+        for name, rows in (("texts", found["train"]), ("valid_texts", found["valid"])):
             texts = ({"text": row["text"] if "text" in row else " ".join(row["words"])} for row in rows)
             texts_of[f"{name}.jsonl"] = _jsonl(list(texts))
     begun = any(
-        (folder / "regard.json").is_file() for folder in (run, run.with_name(f"{run.name}-pretrained"))
+        (folder / "regard.json").is_file()
+        for folder in (run, *(run.with_name(f"{run.name}-{stage}") for stage in _STAGES))
     )
     try:
         out.mkdir(parents=True, exist_ok=True)

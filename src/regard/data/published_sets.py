@@ -6,7 +6,7 @@ A reader takes a folder. What isn't as its publishers write it is a DataError th
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ __all__ = [
 
 Rows = list[dict[str, Any]]
 Split = dict[str, Rows]
-"""Rows for "train" and "valid", and perhaps unlabelled texts for "pretrain"."""
+"""Rows for "train" and "valid", and perhaps others to train on before, for "first"."""
 
 
 def _lines(path: Path, encoding: str = "utf-8") -> list[str]:
@@ -83,7 +83,7 @@ def read_shakespeare(folder: Path) -> Split:
 
 
 def read_sst2(folder: Path) -> Split:
-    """Read the phrases of GLUE's files, and their longest for pre-training."""
+    """Read GLUE's files: all phrases to train on first, and then those that are no part of another, the sentences."""
     names = {"0": "negative", "1": "positive"}
 
     def parse(line: str) -> dict[str, Any]:
@@ -94,17 +94,19 @@ def read_sst2(folder: Path) -> Split:
         split: _rows(folder / name, parse, begin=1)
         for split, name in (("train", "train.tsv"), ("valid", "dev.tsv"))
     }
-    found["pretrain"] = _sentences(row["text"] for row in found["train"])
+    found["first"] = found["train"]
+    found["train"] = _sentences(found["first"])
     return found
 
 
-def _sentences(texts: Iterable[str]) -> Rows:
-    """Leave out the texts that are a part of another one."""
+def _sentences(rows: Rows) -> Rows:
+    """Leave out the rows whose texts are a part of another one's."""
     parts: set[str] = set()
     kept = []
-    for words in sorted((text.split() for text in texts), key=len, reverse=True):
+    for row in sorted(rows, key=lambda row: len(row["text"].split()), reverse=True):
+        words = row["text"].split()
         if " ".join(words) not in parts:
-            kept.append({"text": " ".join(words)})
+            kept.append({**row, "text": " ".join(words)})
             parts.update(" ".join(words[i:j]) for j in range(len(words) + 1) for i in range(j))
     return kept
 
