@@ -1,6 +1,6 @@
 # make demo     train a small Transformer in two minutes and see what it learned
-# make test     the test suite, without the slow tests and those in a browser
-# make browser  the tests of the pages in Chromium
+# make test     the test suite, without the slow tests and those of the pages
+# make browser  the tests of the pages: the server, and what Chromium shows
 # make slow     the slow tests: kills and resumes, 20,000 lines in bulk, the widget in JupyterLab
 # make check    everything a change must pass: lint, format, types, import contracts, tests
 # make bench    the comparisons with other libraries (minutes to an hour)
@@ -48,10 +48,10 @@ demo: $(STAMP)
 
 # One thread a process: the processes share the cores, and results don't depend on how many there are.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow and not gpu and not browser"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow and not gpu and not browser and not server"
 
 browser: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) -m "browser and not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) -m "(browser or server) and not slow and not gpu"
 
 slow: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,notebook]"

@@ -23,6 +23,7 @@ settings.register_profile("regard", deadline=None, derandomize=True, database=No
 settings.load_profile("regard")
 
 REPO = Path(__file__).resolve().parents[1]
+SERVER = REPO / "tests" / "serve"
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -38,10 +39,12 @@ def shared_folder() -> Path | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is shown in a browser, so that it can be run apart."""
+    """Mark the page's server and what is shown in a browser, so that they can be run apart."""
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.browser)
+        elif item.path.is_relative_to(SERVER):
+            item.add_marker(pytest.mark.server)
 
 
 @pytest.fixture(scope="session")
