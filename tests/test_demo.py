@@ -11,9 +11,11 @@ import pytest
 
 from regard import demo
 from regard.cli import main
+from regard.config import ModelConfig
 from regard.demo import DemoResult, Recipe, run_demo
 from regard.errors import ConfigError, DataError
 from regard.runs import RunResult
+from regard.training.config import TrainConfig
 from regard.training.events import Stepped
 
 TINY = Recipe(
@@ -31,6 +33,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
     result = run_demo(tmp_path_factory.mktemp("demo") / "run", recipe=TINY)
     assert isinstance(result, DemoResult)
     return result
+
+
+def test_a_busy_moment_at_the_start_takes_no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three quarters of the steps that are timed are three times as slow, since something else is at work."""
+    clock = iter(
+        [0.1 * step + part * (0.03 if step % 4 else 0.01) for step in range(1000) for part in (0, 1)]
+    )
+    monkeypatch.setattr(demo.time, "perf_counter", lambda: next(clock))
+    config = ModelConfig(kind="encoder-decoder", vocab_size=TINY.vocab_size, **TINY.model)
+    training = TrainConfig(**{**TINY.training, "steps": 850})
+    assert demo._time_a_step(config, training) == ("fp32", pytest.approx(0.01))
 
 
 def test_it_reports_what_is_there(trained: DemoResult) -> None:
