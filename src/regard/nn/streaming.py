@@ -13,6 +13,7 @@ from torch import Tensor
 
 from regard.nn.attention import Attend
 from regard.nn.masks import Mask
+from regard.nn.native import long_attention
 from regard.nn.positions import Bias
 from regard.nn.taps import tap
 
@@ -71,20 +72,24 @@ def last_weights(
 def _in_heads(
     attend: Attend, query: Tensor, key: Tensor, value: Tensor, *, causal: bool
 ) -> tuple[Float[Tensor, "B H T K"], Float[Tensor, "B H T"]]:
-    """Attend with torch's kernel: all heads at once, or of a long text as many as there are threads."""
+    """Attend with torch's kernel: all heads at once, or of a long text as many as there are threads.
+
+    A long text in bfloat16 goes to our own kernel where the processor has what that is made of.
+    """
     heads, shared = query.shape[1], key.shape[1]
     groups, many, size = heads // shared, query.shape[2] * key.shape[2] > _LONG, heads
     if many:
         size = torch.get_num_threads()
         size = size // groups * groups or size  # whole groups, or parts of one
+    own = long_attention(query, key, value) if many else None
+    scale = attend.scale or 1 / math.sqrt(query.shape[-1])
     found = []
     start = 0
     while start < heads:
         end = min(start + size, heads if size >= groups else start // groups * groups + groups)
         some = slice(start // groups, -(-end // groups))
-        mixed, normaliser = _FLASH(
-            query[:, start:end], key[:, some], value[:, some], 0.0, causal, scale=attend.scale
-        )
+        part = query[:, start:end], key[:, some], value[:, some]
+        mixed, normaliser = own(*part, scale, causal) if own else _FLASH(*part, 0.0, causal, scale=scale)
         found.append((tap(f"{attend.name}.part", mixed) if many else mixed, normaliser))
         start = end
     if len(found) == 1:

@@ -1,0 +1,119 @@
+"""Kernels in C, for what torch's own do slowly: compiled on this machine the first time that one is wanted, then kept.
+
+They are an addition and never a need: where there is no C compiler, no place to keep what it makes, or a processor
+that a kernel wasn't written for, `load` gives None, and what asked for it goes on without. `REGARD_NATIVE=0` says no.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["load", "long_attention"]
+
+_FLAGS = "-O3 -shared -fPIC -std=c11 -mavx512f -mavx512bw -mavx512vl -mavx512bf16 -mfma"
+_PATIENCE = 60  # seconds for a compiler
+_ROWS = 1920  # rows of a head that a thread takes at a time
+_TILE = 64  # what the size of a head is a multiple of
+
+LongAttention = Callable[..., tuple[Tensor, Tensor]]
+
+
+def long_attention(
+    query: Float[Tensor, "B H T K"], key: Float[Tensor, "B G S K"], value: Float[Tensor, "B G S K"]
+) -> LongAttention | None:
+    """Give the kernel for long texts in bfloat16 where there is one for these tensors; None otherwise.
+
+    It is called as `attend(query, key, value, scale, causal)`, and gives what each head mixes, (B, H, T, K), and the
+    log-sum-exp of each row's scores, (B, H, T). Causal, there must be as many keys as queries.
+    """
+    fits = all(x.dtype == torch.bfloat16 and x.device.type == "cpu" for x in (query, key, value))
+    if not fits or query.shape[-1] % _TILE or value.shape != key.shape:
+        return None
+    library = load("long_attention")
+    return None if library is None else functools.partial(_attend, library)
+
+
+@functools.cache
+def load(name: str) -> ctypes.CDLL | None:
+    """Compile a kernel of this folder, or take what was compiled before; None where that can't be."""
+    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    fits = os.name == "posix" and platform.machine() == "x86_64"
+    if compiler is None or not fits or os.environ.get("REGARD_NATIVE") == "0":
+        return None
+    source = Path(__file__).with_name(f"{name}.c")
+    try:
+        code = source.read_bytes()
+        mark = hashlib.sha256(code + f"{compiler} {_FLAGS}".encode()).hexdigest()[:16]
+        made = _folder() / f"{name}-{mark}.so"
+        if not made.exists():
+            _compile(compiler, source, made)
+        library = ctypes.CDLL(str(made))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return library if library.usable() else None
+
+
+def _folder() -> Path:
+    """Give the place of compiled kernels, this user's alone: what lies there is run."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    folder = Path(base) / "regard" / "native"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    found = folder.stat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise PermissionError(f"{folder} belongs to others too")
+    return folder
+
+
+def _compile(compiler: str, source: Path, made: Path) -> None:
+    """Compile beside the place and move there, so that two processes never see half of a file."""
+    with tempfile.TemporaryDirectory(dir=made.parent) as folder:
+        fresh = Path(folder) / made.name
+        words = [compiler, *_FLAGS.split(), str(source), "-o", str(fresh), "-lm"]
+        subprocess.run(words, check=True, capture_output=True, timeout=_PATIENCE)
+        fresh.replace(made)
+
+
+def _attend(
+    library: ctypes.CDLL, query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool
+) -> tuple[Float[Tensor, "B H T K"], Float[Tensor, "B H T"]]:
+    query, key, value = (x.contiguous() for x in (query, key, value))
+    batch, heads, length, size = query.shape
+    keys, groups = key.shape[2], heads // key.shape[1]
+    mixed = torch.empty_like(query)
+    normaliser = torch.empty(batch, heads, length)
+    wide, whole, real = ctypes.c_int64, ctypes.c_void_p, ctypes.c_float
+    library.packed_pairs.restype = wide
+    packed = torch.empty(library.packed_pairs(wide(keys), wide(size)), dtype=torch.int32)
+
+    def some(b: int, head: int, first: int) -> None:
+        failed = library.attend(
+            whole(query[b, head].data_ptr()), whole(packed.data_ptr()), whole(mixed[b, head].data_ptr()),
+            whole(normaliser[b, head].data_ptr()), wide(keys), wide(size), wide(first),
+            wide(min(first + _ROWS, length)), real(scale), ctypes.c_int(causal),
+        )  # fmt: skip
+        if failed:
+            raise MemoryError("no memory for a block of attention")
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        for b in range(batch):
+            for head in range(heads):
+                if head % groups == 0:
+                    near, far = (whole(x[b, head // groups].data_ptr()) for x in (key, value))
+                    library.pack(near, far, whole(packed.data_ptr()), wide(keys), wide(size))
+                # The last rows see most: they go first, so that no thread is left with a long one at the end.
+                list(threads.map(functools.partial(some, b, head), range(0, length, _ROWS)[::-1]))
+    return mixed, normaliser
