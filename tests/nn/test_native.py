@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 from torch.testing import assert_close
 
 from regard.nn import native, streaming
@@ -72,6 +74,49 @@ def test_scores_of_any_size_neither_overflow_nor_vanish() -> None:
 
 
 @has_kernel
+@pytest.mark.parametrize("size", [1e4, 1e5, 1e9])
+def test_huge_scores_choose_the_largest_key_alone(size: float) -> None:
+    query, key, value = (
+        drawn(1, 1, 600, 64, seed=1, scale=size),
+        drawn(1, 1, 600, 64, seed=2),
+        drawn(1, 1, 600, 64),
+    )
+    kernel = native.long_attention(query, size * key, value)
+    assert kernel is not None
+    mixed, normaliser = kernel(query, size * key, value, 1.0, True)
+    expected, total = exact(query, size * key, value, 1.0, causal=True)
+    assert_close(normaliser.double(), total, atol=0, rtol=1e-6)
+    assert_close(mixed.double(), expected, atol=1e-2, rtol=1e-2)
+
+
+@has_kernel
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_default_type_changes_nothing(dtype: torch.dtype) -> None:
+    query, key, value = (drawn(1, 1, 300, 64, seed=seed) for seed in (1, 2, 3))
+    kernel = native.long_attention(query, key, value)
+    assert kernel is not None
+    expected = kernel(query, key, value, 0.125, True)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        found = kernel(query, key, value, 0.125, True)
+    finally:
+        torch.set_default_dtype(before)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_gradients_and_tensors_without_numbers_are_left_to_torch() -> None:
+    x = drawn(1, 1, 8, 64)
+    grown = x.clone().requires_grad_()
+    assert native.long_attention(grown, x, x) is None
+    assert native.long_attention(x, x, torch._neg_view(x)) is None
+    with FakeTensorMode():
+        fake = torch.zeros(1, 1, 8, 64, dtype=torch.bfloat16)
+        assert native.long_attention(fake, fake, fake) is None
+
+
+@has_kernel
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_what_is_not_finite_is_not_hidden(bad: float) -> None:
     query, key, value = (drawn(1, 1, 300, 64, seed=seed) for seed in (1, 2, 3))
@@ -128,6 +173,12 @@ def test_no_compiler_or_a_broken_one_is_no_fault(tmp_path: Path) -> None:
     broken.write_text("#!/bin/sh\nexit 1\n")
     broken.chmod(0o755)
     assert asked(PATH=f"{tools}:/usr/bin:/bin", XDG_CACHE_HOME=str(tmp_path / "b")) == "True"
+    empty = """#!/bin/sh
+while [ "$1" != -o ]; do shift; done
+echo 'int x;' | PATH=/usr/bin:/bin exec /usr/bin/cc -shared -x c - -o "$2"
+"""
+    broken.write_text(empty)  # says that all is well, and makes a library without the functions
+    assert asked(PATH=f"{tools}:/usr/bin:/bin", XDG_CACHE_HOME=str(tmp_path / "b")) == "True"
     assert not [path for path in (tmp_path / "b").rglob("*") if path.is_file()]
 
 
@@ -140,8 +191,15 @@ def test_it_is_compiled_once_and_only_for_this_user(tmp_path: Path) -> None:
     assert asked(XDG_CACHE_HOME=str(tmp_path)) == "False"
     assert made.stat().st_mtime_ns == before
     assert folder.stat().st_mode & 0o777 == 0o700
-    folder.chmod(0o777)
-    assert asked(XDG_CACHE_HOME=str(tmp_path)) == "True", "others could put their code there"
+    whole = made.read_bytes()
+    for broken in (whole[:8000], b"", whole[:-40]):
+        made.write_bytes(broken)  # half of a file would kill the process that loads it
+        assert asked(XDG_CACHE_HOME=str(tmp_path)) == "False"
+        assert made.read_bytes()[-32:] == hashlib.sha256(made.read_bytes()[:-32]).digest()
+    for open_one in (folder, folder.parent):
+        open_one.chmod(0o777)
+        assert asked(XDG_CACHE_HOME=str(tmp_path)) == "True", "others could put their code there"
+        open_one.chmod(0o700)
 
 
 @has_kernel

@@ -24,7 +24,8 @@ from torch import Tensor
 
 __all__ = ["load", "long_attention"]
 
-_FLAGS = "-O3 -shared -fPIC -std=c11 -mavx512f -mavx512bw -mavx512vl -mavx512bf16 -mfma"
+_FLAGS = "-O3 -shared -fPIC -std=c11 -mavx512f -mavx512bw -mavx512bf16 -mfma"
+_DIGEST = 32  # bytes
 _PATIENCE = 60  # seconds for a compiler
 _ROWS = 1920  # rows of a head that a thread takes at a time
 _TILE = 64  # what the size of a head is a multiple of
@@ -40,8 +41,16 @@ def long_attention(
     It is called as `attend(query, key, value, scale, causal)`, and gives what each head mixes, (B, H, T, K), and the
     log-sum-exp of each row's scores, (B, H, T). Causal, there must be as many keys as queries.
     """
-    fits = all(x.dtype == torch.bfloat16 and x.device.type == "cpu" for x in (query, key, value))
-    if not fits or query.shape[-1] % _TILE or value.shape != key.shape:
+    all_of_them = query, key, value
+    size = query.shape[-1]
+    if size == 0 or size % _TILE or key.shape[-1] != size or value.shape != key.shape:
+        return None
+    if any(x.dtype != torch.bfloat16 or x.device.type != "cpu" for x in all_of_them):
+        return None
+    # It reads and writes memory itself: nothing for gradients, nor for tensors that only stand for numbers.
+    if torch.is_grad_enabled() and any(x.requires_grad for x in all_of_them):
+        return None
+    if any(type(x) is not Tensor or x.is_neg() for x in all_of_them):
         return None
     library = load("long_attention")
     return None if library is None else functools.partial(_attend, library)
@@ -57,33 +66,48 @@ def load(name: str) -> ctypes.CDLL | None:
     source = Path(__file__).with_name(f"{name}.c")
     try:
         code = source.read_bytes()
-        mark = hashlib.sha256(code + f"{compiler} {_FLAGS}".encode()).hexdigest()[:16]
+        mark = hashlib.sha256(code + os.fsencode(f"{compiler} {_FLAGS}")).hexdigest()[:16]
         made = _folder() / f"{name}-{mark}.so"
-        if not made.exists():
+        if not _is_whole(made):
             _compile(compiler, source, made)
         library = ctypes.CDLL(str(made))
-    except (OSError, subprocess.SubprocessError):
+        return library if library.usable() else None
+    except (OSError, RuntimeError, AttributeError, subprocess.SubprocessError):
         return None
-    return library if library.usable() else None
 
 
 def _folder() -> Path:
     """Give the place of compiled kernels, this user's alone: what lies there is run."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    folder = Path(base) / "regard" / "native"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    found = folder.stat()
-    if found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise PermissionError(f"{folder} belongs to others too")
+    folder = Path(base)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("regard", "native"):
+        folder = folder / name
+        folder.mkdir(exist_ok=True, mode=0o700)
+        found = folder.stat()
+        if found.st_uid != os.getuid() or found.st_mode & 0o022:
+            raise PermissionError(f"{folder} belongs to others too")
     return folder
 
 
+def _is_whole(made: Path) -> bool:
+    """Tell whether a compiled kernel is there as it was written: half of one would end the process."""
+    code = made.read_bytes() if made.exists() else b""
+    return hashlib.sha256(code[:-_DIGEST]).digest() == code[-_DIGEST:]
+
+
 def _compile(compiler: str, source: Path, made: Path) -> None:
-    """Compile beside the place and move there, so that two processes never see half of a file."""
+    """Compile beside the place and move there, so that two processes never see half of a file.
+
+    The digest of the code stands behind it, where the loader doesn't look.
+    """
     with tempfile.TemporaryDirectory(dir=made.parent) as folder:
         fresh = Path(folder) / made.name
         words = [compiler, *_FLAGS.split(), str(source), "-o", str(fresh), "-lm"]
-        subprocess.run(words, check=True, capture_output=True, timeout=_PATIENCE)
+        subprocess.run(words, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=_PATIENCE)
+        code = fresh.read_bytes()
+        fresh.write_bytes(code + hashlib.sha256(code).digest())
+        ctypes.CDLL(str(fresh)).usable()
         fresh.replace(made)
 
 
@@ -94,10 +118,12 @@ def _attend(
     batch, heads, length, size = query.shape
     keys, groups = key.shape[2], heads // key.shape[1]
     mixed = torch.empty_like(query)
-    normaliser = torch.empty(batch, heads, length)
+    assert scale > 0
+    assert keys == length or not causal, "a triangle needs as many keys as queries"
+    normaliser = torch.empty(batch, heads, length, dtype=torch.float32, device="cpu")
     wide, whole, real = ctypes.c_int64, ctypes.c_void_p, ctypes.c_float
     library.packed_pairs.restype = wide
-    packed = torch.empty(library.packed_pairs(wide(keys), wide(size)), dtype=torch.int32)
+    packed = torch.empty(library.packed_pairs(wide(keys), wide(size)), dtype=torch.int32, device="cpu")
 
     def some(b: int, head: int, first: int) -> None:
         failed = library.attend(

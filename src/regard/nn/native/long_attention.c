@@ -83,19 +83,20 @@ static inline __m512 power(__m512 x) {
     return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(sum), whole));
 }
 
-/* Turn a row of products into powers of two beneath its largest one so far; give how far that one has moved. */
+/* Turn a row of products into powers of two, the largest one so far into 1; give what earlier ones must be multiplied
+ * with. The largest is subtracted first, so that it gives 1 exactly, however large it is. */
 static inline float soften(float *scores, pair *weights, int64_t columns, float factor, float *largest, float *total) {
     __m512 most = _mm512_loadu_ps(scores), sum = _mm512_setzero_ps(), times = _mm512_set1_ps(factor);
     for (int64_t c = LANES; c < columns; c += LANES) most = _mm512_max_ps(most, _mm512_loadu_ps(scores + c));
-    float before = *largest, now = fmaxf(before, factor * _mm512_reduce_max_ps(most));
+    float before = *largest, now = fmaxf(before, _mm512_reduce_max_ps(most));
     __m512 top = _mm512_set1_ps(now);
     for (int64_t c = 0; c < columns; c += 2 * LANES) {
-        __m512 first = power(_mm512_fmsub_ps(_mm512_loadu_ps(scores + c), times, top));
-        __m512 second = power(_mm512_fmsub_ps(_mm512_loadu_ps(scores + c + LANES), times, top));
+        __m512 first = power(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(scores + c), top), times));
+        __m512 second = power(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(scores + c + LANES), top), times));
         sum = _mm512_add_ps(sum, _mm512_add_ps(first, second));
         _mm512_storeu_si512(weights + c / 2, (__m512i)_mm512_cvtne2ps_pbh(second, first));
     }
-    float moved = exp2f(before - now);
+    float moved = exp2f((before - now) * factor);
     *largest = now;
     *total = *total * moved + _mm512_reduce_add_ps(sum);
     return moved;
@@ -138,7 +139,7 @@ int attend(const half *query, const pair *packed, half *mixed, float *normaliser
                             size, 0);
             }
         for (int64_t i = 0; i < rows; i++) {
-            normaliser[begin + i] = (largest[i] + log2f(total[i])) * 0.69314718f;
+            normaliser[begin + i] = largest[i] * scale + log2f(total[i]) * 0.69314718f;
             for (int64_t k = 0; k < size; k += LANES) {
                 __m512 row = _mm512_div_ps(_mm512_loadu_ps(sums + i * size + k), _mm512_set1_ps(total[i]));
                 _mm256_storeu_si256((__m256i *)(mixed + (begin + i) * size + k), (__m256i)_mm512_cvtneps_pbh(row));
