@@ -131,12 +131,14 @@ def test_what_is_not_finite_is_not_hidden(bad: float) -> None:
 
 
 @has_kernel
+@pytest.mark.parametrize("long", [16, 2**28])  # in parts, or all heads at once
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
-def test_a_long_text_in_bfloat16_takes_it(kv_heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_text_in_bfloat16_takes_it(kv_heads: int, long: int, monkeypatch: pytest.MonkeyPatch) -> None:
     query = drawn(1, 4, 130, 64)
     key, value = drawn(1, kv_heads, 130, 64, seed=1), drawn(1, kv_heads, 130, 64, seed=2)
     theirs = streaming.attend_with_normaliser(Attend(), query, key, value, Mask(causal=True), None)
-    monkeypatch.setattr(streaming, "_LONG", 16)
+    monkeypatch.setattr(streaming, "_LONG", long)
+    monkeypatch.setattr(streaming, "_OWN", 16)
     monkeypatch.setattr(streaming, "_FLASH", None)
     ours = streaming.attend_with_normaliser(Attend(), query, key, value, Mask(causal=True), None)
     assert_close(ours[1], theirs[1], atol=1e-4, rtol=1e-4)

@@ -21,6 +21,7 @@ __all__ = ["attend_with_normaliser", "last_weights", "scores_of"]
 
 _AT_ONCE = 2**26  # scores held at once: 256 MiB
 _LONG = 2**28  # scores of a head from which on a layer takes long enough to be told about in parts
+_OWN = 2**20  # scores of a head from which on our own kernel is worth its threads
 _FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
@@ -74,14 +75,14 @@ def _in_heads(
 ) -> tuple[Float[Tensor, "B H T K"], Float[Tensor, "B H T"]]:
     """Attend with torch's kernel: all heads at once, or of a long text as many as there are threads.
 
-    A long text in bfloat16 goes to our own kernel where the processor has what that is made of.
+    A text in bfloat16 that isn't short goes to our own kernel where the processor has what that is made of.
     """
     heads, shared = query.shape[1], key.shape[1]
     groups, many, size = heads // shared, query.shape[2] * key.shape[2] > _LONG, heads
     if many:
         size = torch.get_num_threads()
         size = size // groups * groups or size  # whole groups, or parts of one
-    own = long_attention(query, key, value) if many else None
+    own = long_attention(query, key, value) if query.shape[2] * key.shape[2] >= _OWN else None
     scale = attend.scale or 1 / math.sqrt(query.shape[-1])
     found = []
     start = 0
