@@ -175,9 +175,11 @@ def test_a_source_word_shows_who_looked_at_it_by_keyboard_alone(spoken: Server, 
     best = words(tab, "Translation, word by word")[max(range(len(shares)), key=shares.__getitem__)]
     assert f"by “{best}”" in said
     assert group.locator("[tabindex='0']").count() == 1
+    tab.get_by_label("Which head").select_option("cross.0.1")
     tab.get_by_role("link", name="Look inside").click()
-    until(tab, "location.hash.startsWith('#/explore?')")
-    assert "target=" in tab.evaluate("location.hash")
+    until(tab, "/explore.*target=.*layer=cross.0&head=1/.test(location.hash)")
+    tab.get_by_role("link", name="Translate shows it").click()
+    until(tab, DONE)
 
 
 def test_beams_grow_into_a_tree(spoken: Server, opened: Open) -> None:
