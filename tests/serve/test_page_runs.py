@@ -114,6 +114,7 @@ def test_a_head_is_seen_forming(place: Place, opened: Open) -> None:
     }
     seen = {}
     tab.locator(".matrix ~ details summary").click()
+    tab.locator(".matrix ~ details tbody tr").first.wait_for()  # it fills once it has told that it is open
     for name, step in (("Home", 4), ("End", 24)):
         tab.get_by_role("slider", name="Checkpoint").focus()
         tab.keyboard.press(name)
