@@ -127,6 +127,11 @@ class Pyramid:
         thread.start()
         return thread
 
+    @property
+    def largest_cell(self) -> int:
+        """Give the side of the smallest cell that holds the whole matrix, in tokens: a power of two."""
+        return 1 << (max(self.shape) - 1).bit_length()
+
     def window(
         self,
         row: int = 0,
@@ -165,7 +170,7 @@ class Pyramid:
         across = slice(column, min(column + columns * cell, self.shape[1]))
         if down.start >= down.stop or across.start >= across.stop:
             raise ConfigError(f"the window lies outside the matrix of {self.shape[0]:,} x {self.shape[1]:,}.")
-        cell = min(cell, 1 << (max(self.shape) - 1).bit_length())  # this one holds the whole matrix
+        cell = min(cell, self.largest_cell)
         if cell >= self.base and self._has(down, cell):
             return self._kept(down, across, cell, kind)
         most, high = _WINDOW if most is None else most, (down.stop - down.start) // cell + 1

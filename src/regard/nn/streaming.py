@@ -35,8 +35,8 @@ def attend_with_normaliser(
 ) -> tuple[Float[Tensor, "B H T K"], Float[Tensor, "B H T"]]:
     """Give the mixed values, and the log-sum-exp of each row's scores: -inf where a query may attend to nothing.
 
-    Torch's fused kernel for the CPU knows both, where everything or the plain triangle is allowed. All else (caps,
-    biases, windows, padding, documents, GPUs) goes through blocks of rows, each against the keys that it may see.
+    Torch's fused kernel for the CPU and our own know both, where everything or the plain triangle is allowed. All else
+    (caps, biases, windows, padding, documents, GPUs) goes through blocks of rows, each against the keys it may see.
     """
     num_queries, num_keys = query.shape[2], key.shape[2]
     causal = mask.is_plain_causal(num_queries, num_keys)

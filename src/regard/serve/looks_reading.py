@@ -48,9 +48,8 @@ class Span:
         (high, wide), (row, row_end), (column, column_end) = pyramid.shape, rows, columns
         if not (row < min(row_end, high) and column < min(column_end, wide)):
             raise ConfigError(f"the window is empty or lies outside the matrix of {high:,} x {wide:,}.")
-        whole = 1 << (max(high, wide) - 1).bit_length()
-        if cell > whole and not cell & (cell - 1):  # what is no power of two is refused with the window
-            cell = whole
+        if not cell & (cell - 1):  # what is no power of two is refused with the window
+            cell = min(cell, pyramid.largest_cell)
         self.pyramid, self.row, self.column, self.cell = pyramid, row, column, cell
         most = WHOLE if cell == 1 else CELLS
         self.columns = min(-(-(min(column_end, wide) - column) // cell), most)
