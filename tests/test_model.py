@@ -35,6 +35,36 @@ def test_what_was_saved_comes_back_bit_by_bit(tmp_path: Path, kind: str) -> None
     assert f"{parts.config.num_parameters():,} weights" in repr(model)
 
 
+@pytest.mark.parametrize("precision", ["bf16", "int8", "int4"])
+@pytest.mark.parametrize("kind", ["translator", "writer"])
+def test_less_precision_is_the_same_model_nearly(tmp_path: Path, kind: str, precision: str) -> None:
+    sort: Any = "encoder-decoder" if kind == "translator" else "decoder"
+    parts = make_parts(sort, width=64, num_heads=4, ffn_width=128)
+    with torch.no_grad():
+        for weight in parts.module.parameters():
+            weight.mul_(0.2)
+    exact = regard.load(save(parts, tmp_path / "run"))
+    model = regard.load(tmp_path / "run", precision=precision)
+    ids = [exact.tokenizer.encode(SENTENCES[1])]
+    both = [ids, ids] if kind == "translator" else [ids]
+    found, expected = model.logits(*both).float(), exact.logits(*both)
+    lost = float((found - expected).norm() / expected.norm())
+    assert 0 < lost < {"bf16": 0.02, "int8": 0.03, "int4": 0.25}[precision]
+    text = model.translate("a dog", max_tokens=6) if kind == "translator" else model.generate("a dog", seed=1)
+    assert len(text.text) > 0
+    if precision == "bf16":
+        model.save(tmp_path / "again")
+        return
+    with pytest.raises(ConfigError, match="packed"):
+        model.save(tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_precision_that_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'int3' is not one of fp32, bf16, fp16, int8, int4"):
+        regard.load(save(writer(), tmp_path / "run"), precision="int3")
+
+
 def test_one_text_gives_one_result_and_a_list_a_list() -> None:
     model = model_of(translator())
     one = model.translate("a dog", max_tokens=5)

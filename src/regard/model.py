@@ -20,6 +20,7 @@ from regard.data.tokenizers import Tokenizer
 from regard.errors import ConfigError
 from regard.generate.published import Published, generation_settings, search_config
 from regard.look.reading import Look
+from regard.nn.packed import BITS, pack, refuse_packed
 from regard.runs import train
 from regard.tasks.answer import Answer
 from regard.tasks.answer import answer as answer_texts
@@ -121,9 +122,10 @@ class Model:
             The family that was written; None for ours.
 
         Raises:
-            ConfigError: the family that was asked for has no such model.
+            ConfigError: the family that was asked for has no such model; the weights are packed.
             CheckpointError: the disk is full or the folder can't be written.
         """
+        refuse_packed(self.module)
         folder = Path(folder)
         written = save_model(
             folder,
@@ -376,7 +378,8 @@ def load(
     Args:
         path: a folder, a file of weights with its config.json beside it, or a hub id (owner/name).
         device: cpu, cuda, cuda:1, mps or auto.
-        precision: of the weights in memory: fp32, bf16 or fp16.
+        precision: of the weights in memory: fp32, bf16, fp16; int8 or int4 for those of the blocks and the head that
+            scores tokens, and bf16 for the rest (see regard.nn.packed). Such a model can be used, not saved.
         revision: of a hub id: a branch, a tag or a commit.
         offline: look for a hub id in the cache only; None: as HF_HUB_OFFLINE says.
         adapter: a folder with a LoRA adapter in PEFT's format, which is merged into the weights.
@@ -389,6 +392,8 @@ def load(
     loaded = opened.loaded
     if adapter is not None:
         merge_into(loaded.module, loaded.config, loaded.family, adapter)
+    if precision in BITS:
+        pack(loaded.module, BITS[precision])
     return Model(
         loaded.module, opened.tokenizer, loaded.config, place=opened.place, family=loaded.family,
         sentences=loaded.sentences,

@@ -38,7 +38,8 @@ def test_merged_is_what_is_applied(config):
     module, before, names = adapted(config, targets=targets)
     layers = {"encoder": 2 * 6, "decoder": 2 * 7, "encoder-decoder": 2 * 6 + 2 * 10}[config.kind]
     assert len(names) == len(adapters(module.state_dict())) == layers
-    assert torch.equal(run(module, config), before)  # B is zero
+    # B is zero; without an adapter a processor may have a kernel for whole blocks, which rounds otherwise
+    torch.testing.assert_close(run(module, config), before, atol=1e-6, rtol=1e-5)
     for down, up in adapters(module.state_dict()).values():
         assert down.shape[0] == up.shape[1] == 3
         up.normal_(std=0.3)

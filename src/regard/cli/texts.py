@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -40,11 +40,13 @@ class Flags:
     Attributes:
         model: The model; every other word is then a text.
         device: cpu, cuda, cuda:N, mps or auto.
+        precision: Of the weights in memory; with less of it a text is written faster.
         json: Print one JSON object on standard output.
     """
 
     model: str | None = None
     device: str = "cpu"
+    precision: Literal["fp32", "bf16", "fp16", "int8", "int4"] = "fp32"
     json: bool = False
 
 
@@ -121,7 +123,9 @@ class Asked:
             find(self._model, maybe_text=alone and not self._is_flag)
         from regard.model import load
 
-        return load(self._model, device=self.flags.device, offline=True)  # from the hub it was just fetched
+        return load(
+            self._model, device=self.flags.device, precision=self.flags.precision, offline=True
+        )  # from the hub it was just fetched
 
     def result(self, values: Mapping[str, Any]) -> None:
         """Print a verb's one JSON object under --json, the model's name in it."""
@@ -237,7 +241,9 @@ def _bulk(asked: AskedTexts, model: Model, job: Job, source: Path, target: Path)
         row = bar.add_task(printable(target.name), total=None)
         result = run_bulk(
             source, target, lambda texts: [line(found) for found in job.run(texts)], check=job.check,
-            settings={**job.settings, "verb": job.name, "model": made_by}, encoding=asked.flags.encoding,
+            settings={
+                **job.settings, "verb": job.name, "model": made_by, "precision": asked.flags.precision,
+            }, encoding=asked.flags.encoding,
             skip_bad_rows=asked.flags.skip_bad_rows,
             progress=lambda done, total: bar.update(row, completed=done, total=total),
         )  # fmt: skip

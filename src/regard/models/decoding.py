@@ -11,8 +11,11 @@ from torch import Tensor, nn
 
 from regard.config import ModelConfig
 from regard.errors import ConfigError
+from regard.models.program import Program, program_for
+from regard.nn.attention import is_watched
 from regard.nn.cache import Cache
 from regard.nn.masks import Mask
+from regard.nn.positions import Terms
 
 if TYPE_CHECKING:
     from regard.models.transformer import Head, Stack
@@ -49,6 +52,7 @@ class Decoding:
         )  # (slots,), or (B, slots) with padding
         self._sources = torch.arange(batch, device=device)
         self._longest = 0  # real tokens of the longest row; may be more than it has, where rows have left
+        self._program: Program | None = None
         self.length = 0
 
     def advance(
@@ -69,6 +73,9 @@ class Decoding:
         x = self._embedding(ids)
         if self.config.scale_embeddings:
             x = x * math.sqrt(self.config.width)
+        found = self._at_once(x, start, only_last)
+        if found is not None:
+            return found
         memory_mask = None if self._memory is None else Mask(keys=self._memory_mask)
         # Once the cache holds the memory's keys and values, nobody looks at the memory itself again.
         memory = self._memory if self._cache is None or start == 0 else None
@@ -77,6 +84,34 @@ class Decoding:
             key_positions=self._positions, memory=memory, memory_mask=memory_mask, cache=self._cache,
         )  # fmt: skip
         return self._head(hidden[:, -1:] if only_last else hidden[:, -new:])
+
+    def _at_once(
+        self, x: Float[Tensor, "B T D"], start: int, only_last: bool
+    ) -> Float[Tensor, "B T V"] | None:
+        """Take the step in one call, where there is a program for it; a source's first fills its cross cache."""
+        if self._cache is None or (self._memory is not None and start == 0):
+            return None
+        rows = x.shape[0] * x.shape[1]
+        if self._program is None or self._program.rows < rows or is_watched():
+            self._program = program_for(self._stack, self._head, rows)
+        if self._program is None:
+            return None
+        stack, fresh = self._stack, self._positions[..., start:]
+
+        def terms(windowed: bool) -> Terms:
+            position = (
+                stack.window_position if windowed and stack.window_position is not None else stack.position
+            )
+            return position.terms(fresh, self._positions)
+
+        x = stack.norm_in(stack.position.add(x, fresh))
+        found = self._program.step(
+            x, self._cache, terms, keys=self._keys, memory_keys=self._memory_mask, only_last=only_last
+        )
+        if not self._program.scores:
+            return self._head(found.to(x.dtype))
+        cap = self._head.softcap
+        return found if cap is None else cap * torch.tanh(found / cap)
 
     @property
     def source_mask(self) -> Bool[Tensor, "B S"] | None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from regard.config import ModelConfig, Pooling
 from regard.errors import ConfigError
 from regard.models.decoding import Decoding
+from regard.models.program import encode_packed
 from regard.nn.block import Block
 from regard.nn.cache import Cache
 from regard.nn.crf import Transitions
@@ -57,6 +58,10 @@ class Stack(nn.Module):
         cache: Cache | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Give the last layer's states; `key_positions` are those of cached and new keys together."""
+        if not self.causal and cache is None and memory is None:
+            found = encode_packed(self, x, positions, mask)
+            if found is not None:
+                return found
         x = tap(f"{self.name}.embedding", self.dropout(self.norm_in(self.position.add(x, positions))))
         key_positions = positions if key_positions is None else key_positions
         everywhere = within = self.position.terms(positions, key_positions)

@@ -28,7 +28,7 @@ from regard.nn.cache import CrossCache, LayerCache
 from regard.nn.layers import Dropout, RMSNorm
 from regard.nn.masks import Mask
 from regard.nn.positions import Bias, Terms, rotate
-from regard.nn.taps import tap
+from regard.nn.taps import is_tapped, tap
 
 _SHORT = 160  # tokens up to which a CPU trains faster on plain products
 Kernel = Literal["auto", "fused", "reference", "flex"]
@@ -96,6 +96,11 @@ def record() -> Iterator[Recorder]:
     recorder = Recorder()
     with listening(recorder):
         yield recorder
+
+
+def is_watched() -> bool:
+    """Tell whether somebody listens, or asked for a kernel by its name: then every module must run itself."""
+    return _listener.get() is not None or _kernel.get() != "auto" or is_tapped()
 
 
 @dataclass(frozen=True)

@@ -37,18 +37,28 @@ class LayerCache:
     ) -> tuple[Float[Tensor, "B G S K"], Float[Tensor, "B G S K"]]:
         """Add new keys and values, and give all of them, from the slot `begin` was before."""
         begin, start = self.begin, self.length
-        self.length = start + key.shape[2]
-        self._make_room(key, value, start)
-        assert self._keys is not None and self._values is not None
-        first = self._first
-        self._keys[:, :, start - first : self.length - first] = key
-        self._values[:, :, start - first : self.length - first] = value
+        keys, values, first = self.extend(key[:, :, :0], value[:, :, :0], key.shape[2])
+        keys[:, :, start - first : self.length - first] = key
+        values[:, :, start - first : self.length - first] = value
         span = slice(begin - first, self.length - first)
-        found = self._keys[:, :, span], self._values[:, :, span]
-        if self._window is not None and self._keys.shape[2] > 2 * self._most:
+        found = keys[:, :, span], values[:, :, span]
+        if self._window is not None and keys.shape[2] > 2 * self._most:
             # A long prompt was read at once: what is given away keeps its room alive only while it is used.
             self._move(max(first, self.length - self._most), 2 * self._most)
         return found
+
+    def extend(
+        self, key: Float[Tensor, "B G 0 K"], value: Float[Tensor, "B G 0 K"], count: int
+    ) -> tuple[Float[Tensor, "B G C K"], Float[Tensor, "B G C K"], int]:
+        """Count new slots whose keys and values the caller writes; give the whole room, and the slot it begins with.
+
+        `key` and `value` are empty, and tell the shape where there is no room yet.
+        """
+        start = self.length
+        self.length = start + count
+        self._make_room(key, value, start)
+        assert self._keys is not None and self._values is not None
+        return self._keys, self._values, self._first
 
     def rewind(self, count: int) -> None:
         """Forget the last `count` slots; at most `SLACK` of them where there is a window."""
@@ -74,7 +84,7 @@ class LayerCache:
     def _make_room(self, key: Tensor, value: Tensor, start: int) -> None:
         """See to it that the new slots have a place; what no later query can see makes way for them."""
         if self._keys is None:
-            self._keys, self._values = key[:, :, :0], value[:, :, :0]
+            self._keys, self._values = key, value
         if self.length - self._first <= self._keys.shape[2]:
             return
         first = self._first if self._window is None else max(self._first, start - self._most)

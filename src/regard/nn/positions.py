@@ -62,7 +62,13 @@ class Terms:
 
 
 class Position(nn.Module):
-    """Give no position at all: the base of the other kinds."""
+    """Give no position at all: the base of the other kinds.
+
+    Attributes:
+        relates: whether `terms` gives anything.
+    """
+
+    relates = False
 
     def add(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "... T"]) -> Float[Tensor, "B T D"]:
         """Add position vectors to embeddings."""
@@ -123,6 +129,8 @@ class Rotary(Position):
     Source: Su et al. 2021, arXiv:2104.09864, equation 34.
     """
 
+    relates = True
+
     def __init__(self, config: ModelConfig, *, windowed: bool = False) -> None:
         super().__init__()
         assert config.head_size is not None
@@ -166,6 +174,8 @@ class Alibi(Position):
     Source: Press et al. 2022, arXiv:2108.12409.
     """
 
+    relates = True
+
     slopes: Tensor
 
     def __init__(self, num_heads: int) -> None:
@@ -188,6 +198,8 @@ class T5Relative(Position):
     last. Bidirectional stacks spend half of the buckets on each side.
     Source: Raffel et al. 2020, arXiv:1910.10683, section 2.1.
     """
+
+    relates = True
 
     def __init__(self, num_heads: int, buckets: int, max_distance: int, bidirectional: bool) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ from contextvars import ContextVar
 
 from torch import Tensor
 
-__all__ = ["Tap", "tap", "tapping"]
+__all__ = ["Tap", "is_tapped", "tap", "tapping"]
 
 Tap = Callable[[str, Tensor], Tensor]
 """Gets a place's name and the value that passes there, and gives what goes on: the same one, or one like it."""
@@ -33,6 +33,11 @@ def tap(name: str, value: Tensor) -> Tensor:
     for listener in _taps.get():
         value = listener(name, value)
     return value
+
+
+def is_tapped() -> bool:
+    """Tell whether anybody listens."""
+    return bool(_taps.get())
 
 
 @contextmanager

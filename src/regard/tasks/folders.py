@@ -25,7 +25,11 @@ from regard.tasks.base import Parts
 from regard.tasks.stretch import read_stretch
 from regard.training.precision import choose_device
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {
+    "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32, "int4": torch.float32,
+}  # fmt: skip
+"""What weights are loaded as; those of int8 and int4 are packed once they are complete."""
+
 """The types that weights may be loaded in."""
 
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "encoder.json", "*.model", "*.spm")
