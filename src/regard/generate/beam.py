@@ -12,6 +12,7 @@ from torch import Tensor
 from regard.generate.config import Decoding, Hypothesis, SearchConfig
 from regard.generate.coverage import Covered
 from regard.generate.logits import Transform, compose, not_finite, nothing_left
+from regard.nn.native import log_sum_exp
 
 __all__ = ["beam_search"]
 
@@ -209,20 +210,32 @@ def _candidates(
     """Find the best `count` continuations of each row; logits are (R * W, V), sums so far (R, W)."""
     batch, width = scores.shape
     vocabulary = logits.shape[-1]
-    own = changed = logits.log_softmax(-1)
+    if nats is None:
+        return _likeliest(logits, scores, count, banned)
+    own = changed = logits - log_sum_exp(logits)[:, None]
     if banned:
         changed = changed.index_fill(-1, torch.tensor(banned, device=logits.device), _NEVER)
     if change is not None:
         changed = change(changed, ids)
-    sums = changed.reshape(batch, width, vocabulary)
-    # The log-probabilities are this function's own; where nobody needs them again, they are added to in
-    # place.
-    sums = (sums.add_(scores[:, :, None]) if nats is None else sums + scores[:, :, None]).view(batch, -1)
+    sums = (changed.reshape(batch, width, vocabulary) + scores[:, :, None]).view(batch, -1)
     best, places = _largest(sums, min(count, width * vocabulary))
     parents = places // vocabulary
-    if nats is not None:
-        nats = nats.gather(1, parents) + own.view(batch, -1).gather(1, places)
+    nats = nats.gather(1, parents) + own.view(batch, -1).gather(1, places)
     return _Candidates(best, parents, places % vocabulary, nats)
+
+
+def _likeliest(logits: Tensor, scores: Tensor, count: int, banned: tuple[int, ...]) -> _Candidates:
+    """Find them where nothing changes the scores: of each hypothesis the best few, then the best of these.
+
+    Log-probabilities are made of those alone; of the others only the sum is needed.
+    """
+    batch, width = scores.shape
+    few, tokens = _largest(logits, min(count + len(banned), logits.shape[-1]))
+    sums = few - log_sum_exp(logits)[:, None] + scores.reshape(-1, 1)
+    for token in banned:
+        sums = sums.masked_fill(tokens == token, _NEVER)
+    best, places = sums.view(batch, -1).topk(min(count, width * few.shape[1]), 1)
+    return _Candidates(best, places // few.shape[1], tokens.view(batch, -1).gather(1, places), None)
 
 
 def _diverse(

@@ -20,6 +20,7 @@ from regard.generate.drawing import OnToken, Stop, Streams, Text, sample
 from regard.generate.logits import Transform, compose, filters, not_finite, nothing_left, penalties
 from regard.generate.speculate import Drafter, speculate
 from regard.generate.watch import watcher_now
+from regard.nn.native import log_sum_exp
 
 __all__ = ["Decoding", "Hypothesis", "OnToken", "SearchConfig", "Stop", "search"]
 
@@ -153,7 +154,7 @@ def _one_by_one(
             chosen = allowed.argmax(-1, keepdim=True)
         else:
             chosen = sample(shape(allowed, ids), streams.numbers(step, live))
-        scores = logits.log_softmax(-1).gather(-1, chosen)
+        scores = logits.gather(-1, chosen) - log_sum_exp(logits)[..., None]
         # One transfer a step: the tokens (exact in float32), the model's log-probability of each, and whether
         # it was allowed.
         tokens, nats, left = torch.cat((chosen.float(), scores, allowed.gather(-1, chosen)), -1).T.tolist()
