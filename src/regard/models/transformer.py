@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from regard.config import ModelConfig, Pooling
 from regard.errors import ConfigError
 from regard.models.decoding import Decoding
+from regard.models.embeddings import embed
 from regard.models.program import encode_packed
 from regard.nn.block import Block
 from regard.nn.cache import Cache
 from regard.nn.crf import Transitions
 from regard.nn.layers import Dropout, activate, make_norm
+from regard.nn.linear import Linear
 from regard.nn.masks import Mask
 from regard.nn.positions import Terms, make_position
 from regard.nn.taps import tap
@@ -93,15 +95,15 @@ class Head(nn.Module):
         self.softcap = config.logit_softcap if config.head == "lm" else None
         self.scale = config.output_scale
         self.transform = (
-            nn.Linear(config.width, config.width, bias=config.bias) if config.head_transform else None
+            Linear(config.width, config.width, bias=config.bias) if config.head_transform else None
         )
         self.transform_norm = make_norm(config) if config.head_transform else None
         self.transitions = Transitions(len(config.labels)) if config.head_transitions else None
         if config.head in ("classify", "tag", "span"):
             outputs = 2 if config.head == "span" else len(config.labels)
-            self.output = nn.Linear(config.width, outputs, bias=config.label_bias)
+            self.output = Linear(config.width, outputs, bias=config.label_bias)
         elif config.head == "lm":
-            self.output = nn.Linear(config.width, config.vocab_size, bias=config.output_bias)
+            self.output = Linear(config.width, config.vocab_size, bias=config.output_bias)
             if config.tie_embeddings:
                 self.output.weight = embedding.weight
 
@@ -109,12 +111,14 @@ class Head(nn.Module):
         """Give the scores (logits); with head "none" the states themselves."""
         if self.kind == "none":
             return hidden
+        logits = self.output(self.before(hidden))
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+    def before(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        """Give what the output layer gets."""
         if self.transform is not None and self.transform_norm is not None:
             hidden = self.transform_norm(activate(self.transform(hidden), self.activation))
-        if self.scale is not None:
-            hidden = hidden * self.scale
-        logits = self.output(hidden)
-        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+        return hidden if self.scale is None else hidden * self.scale
 
 
 class Pooler(nn.Module):
@@ -122,7 +126,7 @@ class Pooler(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.width, config.width)
+        self.dense = Linear(config.width, config.width)
         self.activation = config.pooler_activation
 
     def forward(self, pooled: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
@@ -337,12 +341,6 @@ def build(config: ModelConfig) -> Encoder | Decoder | EncoderDecoder:
     if config.kind == "encoder-decoder":
         return EncoderDecoder(config)
     return Encoder(config) if config.kind == "encoder" else Decoder(config)
-
-
-def embed(table: nn.Embedding, ids: Int[Tensor, "B T"], config: ModelConfig) -> Float[Tensor, "B T D"]:
-    """Look tokens up; scaled by sqrt(D) where the family does so (Vaswani et al. 2017, section 3.4)."""
-    x = table(ids)
-    return x * math.sqrt(config.width) if config.scale_embeddings else x
 
 
 def pool(

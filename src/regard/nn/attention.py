@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,11 +26,14 @@ from regard.config import ModelConfig
 from regard.errors import ConfigError
 from regard.nn.cache import CrossCache, LayerCache
 from regard.nn.layers import Dropout, RMSNorm
+from regard.nn.learning import attend_learning, kernel_for
+from regard.nn.linear import Linear
 from regard.nn.masks import Mask
 from regard.nn.positions import Bias, Terms, rotate
 from regard.nn.taps import is_tapped, tap
 
-_SHORT = 160  # tokens up to which a CPU trains faster on plain products
+_SHORT = 160  # tokens up to which a CPU trains faster on plain products than by torch's kernel
+_SHORTEST = 12  # and than by ours
 Kernel = Literal["auto", "fused", "reference", "flex"]
 _kernel: ContextVar[Kernel] = ContextVar("kernel", default="auto")
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
@@ -134,9 +137,25 @@ class Attend:
         bias = _dense(bias)
         if kernel == "flex":
             return self.flex(query, key, value, mask, bias)
+        if kernel == "auto" and (runs := self.runs_to_learn(query, key, value, mask, bias)) is not None:
+            scale = self.scale or 1 / math.sqrt(query.shape[-1])
+            return attend_learning(query, key, value, runs, scale)
         if kernel == "reference" or (kernel == "auto" and self.prefers_reference(query, key)):
             return self.reference(query, key, value, mask, bias)[0]
         return self.fused(query, key, value, mask, bias)
+
+    def runs_to_learn(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, bias: Tensor | None
+    ) -> Int[Tensor, "B_or_1 T 2"] | None:
+        """Give the run of keys that each query sees where our own kernel is to learn from them; None where it isn't.
+
+        It is three times as fast as torch's in bfloat16 on a CPU without tile units (docs/log.md).
+        """
+        if self.softcap or self.dropout or bias is not None or (self.scale or 1.0) <= 0:
+            return None
+        if query.shape[2] * key.shape[2] <= _SHORTEST**2 or kernel_for(query, key, value) is None:
+            return None
+        return mask.runs(query.shape[2], key.shape[2], query.device)
 
     def prefers_reference(self, query: Tensor, key: Tensor) -> bool:
         """Tell whether the plain products are the better choice: for what the fused kernel can't do or does slowly.
@@ -252,10 +271,10 @@ class Attention(nn.Module):
         self.name, self.head_size = name, config.head_size
         self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
         width, bias = config.width, bool(config.qkv_bias)
-        self.query = nn.Linear(width, self.num_heads * self.head_size, bias=bias)
-        self.key = nn.Linear(width, self.num_kv_heads * self.head_size, bias=bias)
-        self.value = nn.Linear(width, self.num_kv_heads * self.head_size, bias=bias)
-        self.output = nn.Linear(self.num_heads * self.head_size, width, bias=config.bias)
+        self.query = Linear(width, self.num_heads * self.head_size, bias=bias)
+        self.key = Linear(width, self.num_kv_heads * self.head_size, bias=bias)
+        self.value = Linear(width, self.num_kv_heads * self.head_size, bias=bias)
+        self.output = Linear(self.num_heads * self.head_size, width, bias=config.bias)
 
         # Henry et al. 2020, arXiv:2010.04245: scores that can't explode
         def norm() -> nn.Module | None:

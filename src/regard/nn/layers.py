@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regard.config import Activation, ModelConfig
+from regard.nn.linear import Linear
 
 
 class RMSNorm(nn.Module):
@@ -61,9 +62,9 @@ class FeedForward(nn.Module):
         super().__init__()
         assert config.ffn_width is not None
         bias = bool(config.ffn_bias)
-        self.up = nn.Linear(config.width, config.ffn_width, bias=bias)
-        self.gate = nn.Linear(config.width, config.ffn_width, bias=bias) if config.gated else None
-        self.down = nn.Linear(config.ffn_width, config.width, bias=bias)
+        self.up = Linear(config.width, config.ffn_width, bias=bias)
+        self.gate = Linear(config.width, config.ffn_width, bias=bias) if config.gated else None
+        self.down = Linear(config.ffn_width, config.width, bias=bias)
         self.activation: Activation = config.activation
         self.dropout = Dropout(config.ffn_dropout)
 

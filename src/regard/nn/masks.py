@@ -36,6 +36,10 @@ class Mask:
         default_factory=dict, init=False, repr=False, compare=False
     )
 
+    _runs: dict[tuple[int, int], Tensor | None] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
     @property
     def is_empty(self) -> bool:
         """Tell whether everybody may attend to everything."""
@@ -86,6 +90,18 @@ class Mask:
             queries, keys = self.documents
             allowed = _both(allowed, queries[:, :, None] == keys[:, None, :])
         return None if allowed is None else allowed[:, None].expand(-1, 1, num_queries, num_keys)
+
+    def runs(
+        self, num_queries: int, num_keys: int, device: torch.device | str
+    ) -> Int[Tensor, "B_or_1 T 2"] | None:
+        """Give `spans`, or None where a row's keys are in several parts; all layers of a pass share one."""
+        if (num_queries, num_keys) not in self._runs:
+            try:
+                found = self.spans(num_queries, num_keys, device).contiguous()
+            except ConfigError:
+                found = None
+            self._runs[num_queries, num_keys] = found
+        return self._runs[num_queries, num_keys]
 
     def spans(self, num_queries: int, num_keys: int, device: torch.device | str) -> Int[Tensor, "B_or_1 T 2"]:
         """Give for each query the keys that it may attend to as [first, last + 1), in memory of O(T + S).

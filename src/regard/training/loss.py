@@ -13,7 +13,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.checkpoint import checkpoint
 
 from regard.errors import DataError
+from regard.models.embeddings import scored_by
+from regard.models.transformer import Head
 from regard.nn.crf import side_by_side
+from regard.training.likelihood import output_of, scored_in_parts
 
 __all__ = [
     "IGNORED",
@@ -102,7 +105,7 @@ def cross_entropy(
         labels: token ids, (N,) or (B, T); IGNORED where a position isn't scored.
         smoothing: s, in [0, 1).
         chunk: positions whose logits are in memory at once; they are computed again for the gradient. None:
-            all.
+            all, or where our own kernels learn (bfloat16 on a CPU) as many as 2^26 logits are, and none again.
 
     Returns:
         The sum of the loss, with gradient; the number of scored tokens; the sum of the unsmoothed nll. All in
@@ -116,6 +119,11 @@ def cross_entropy(
     tokens = scored.numel()
     if tokens < labels.numel():
         hidden, labels = hidden.index_select(0, scored), labels.index_select(0, scored)
+
+    if (output := output_of(head, hidden)) is not None:
+        assert isinstance(head, Head)
+        loss, nll = scored_in_parts(head.before(hidden), output, labels, smoothing=smoothing, chunk=chunk)
+        return loss, tokens, nll
 
     def part(states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         loss, nll = _SmoothedCrossEntropy.apply(head(states), targets, smoothing)
@@ -167,10 +175,11 @@ def sequence_loss(model: Any, batch: Batch, smoothing: float = 0.0, *, chunk: in
     Bind the smoothing to make a LossFunction: `functools.partial(sequence_loss, smoothing=0.1)`.
     """
     if "source" in batch:
-        hidden = model.hidden(
-            batch["source"], batch["target_in"],
-            source_mask=batch.get("source_mask"), target_mask=batch.get("target_mask"),
-        )  # fmt: skip
+        with scored_by(model.head):
+            hidden = model.hidden(
+                batch["source"], batch["target_in"],
+                source_mask=batch.get("source_mask"), target_mask=batch.get("target_mask"),
+            )  # fmt: skip
         loss, tokens, nll = cross_entropy(
             hidden, model.head, batch["target_out"], smoothing=smoothing, chunk=chunk
         )
@@ -185,7 +194,8 @@ def sequence_loss(model: Any, batch: Batch, smoothing: float = 0.0, *, chunk: in
         logits = model(batch["ids"], **context)  # (B, L)
         loss, nll = _SmoothedCrossEntropy.apply(logits, labels, smoothing)
         return LossSums(loss, nll, labels.numel(), (logits.detach().argmax(-1) == labels).sum())
-    hidden = model.hidden(batch["ids"], **context)
+    with scored_by(model.head):
+        hidden = model.hidden(batch["ids"], **context)
     if getattr(model.head, "transitions", None) is not None:
         chunk = None  # the words of a sentence need each other
     head = label_logits(model, labels)
