@@ -83,6 +83,7 @@ def main(argv: Sequence[str] | None = None, *, verbs: Mapping[str, Verb] = VERBS
     _open_what_is_closed()
     _never_fail_to_print()
     _share_the_cores()
+    _take_large_pages()
     warnings.showwarning = _show_warning
     try:
         code = _dispatch(words, verbs)
@@ -267,6 +268,15 @@ def _share_the_cores() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+
+
+def _take_large_pages() -> None:
+    """Let torch ask for memory in large pages where the system has them; a user's own setting stays.
+
+    A training step takes and gives back a gradient of every weight. In pages of 4 KiB the first touch of each costs
+    more than the number that is written there (docs/log.md). It must be said before torch is loaded.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def _show_warning(
