@@ -6,8 +6,8 @@ torch.nn.Transformer. `gpt2`: 12 layers of width 768, 50,257 words, two rows of 
 GPT2LMHeadModel and torch.nn.TransformerEncoder under a causal mask. Weights and words are random.
 
 The loop is the same for all: forward pass and loss under autocast, backward pass, clipping at 1, a step of fused AdamW.
-Each side is a process of its own that waits while another works, so its peak of memory is its own. A rate counts the words
-that are real, of source and target.
+Each side is a process of its own that waits while another works, so its peak of memory is its own. A rate counts the
+words that are real, of source and target.
 """
 
 from __future__ import annotations

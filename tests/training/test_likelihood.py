@@ -105,7 +105,7 @@ def test_a_tied_embedding_learns_the_same_where_its_rows_are_added(
         preset(preset_name, **settings, **({"bos_id": 1, "eos_id": 2} if preset_name == "gpt2" else {}))
     )
     model.eval()
-    ids = torch.randint(3, 20, (4, 30), generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(3, 20, (4, 40), generator=torch.Generator().manual_seed(1))
     batch = {"ids": ids, "labels": ids.roll(-1, 1)}
     if preset_name != "gpt2":
         batch = {"source": ids, "target_in": ids, "target_out": ids.roll(-1, 1)}
@@ -124,10 +124,31 @@ def test_a_tied_embedding_learns_the_same_where_its_rows_are_added(
     assert off(found, learned()) < 1e-6
 
 
-def test_rows_are_added_only_to_the_table_of_the_head() -> None:
+def test_an_embedding_that_isn_t_tied_learns_by_itself() -> None:
     model = made(tie_embeddings=False)
-    with scored_by(model.head):
-        hidden = model.hidden(torch.arange(9)[None])  # type: ignore[arg-type]
-    hidden.sum().backward()
+    batch = {"ids": torch.arange(80)[None], "labels": torch.arange(1, 81)[None]}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        sequence_loss(model, batch).loss.backward()
     gradient = model.get_parameter("embedding.weight").grad
-    assert gradient is not None and gradient.layout == torch.strided
+    assert gradient is not None and gradient[:80].any(1).all() and not gradient[80:].any()
+
+
+def test_states_that_nobody_scores_learn_too() -> None:
+    model = made()
+    with scored_by(model.head):
+        model.hidden(torch.arange(9)[None]).square().sum().backward()  # type: ignore[arg-type]
+    gradient = model.get_parameter("embedding.weight").grad
+    assert gradient is not None and gradient[:9].any(1).all() and not gradient[9:].any()
+
+
+@has_kernels
+def test_the_gradient_of_a_tied_embedding_is_not_copied() -> None:
+    model = made()
+    batch = {"ids": torch.arange(80)[None], "labels": torch.arange(1, 81)[None]}
+    made_by_the_head = []
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        sums = sequence_loss(model, batch)
+    node = sums.loss.grad_fn
+    node.register_hook(lambda into, out: made_by_the_head.append(into[1].data_ptr()))  # type: ignore[union-attr]
+    sums.loss.backward()
+    assert model.head.output.weight.grad.data_ptr() == made_by_the_head[0]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from regard.models.embeddings import shared_gradient
 from regard.models.transformer import Head
 from regard.nn.linear import Linear, Products, products_for
 from regard.nn.native import load
@@ -83,6 +84,7 @@ class _InParts(torch.autograd.Function):
                 if of_bias is not None and columns is not None:
                     of_bias += columns
         ctx.gradients, ctx.dtype = (of_states, of_weight, of_bias), hidden.dtype
+        ctx.shared = shared_gradient(weight)
         loss, nll = (row.sum().float() for row in losses)
         ctx.mark_non_differentiable(nll)
         return loss, nll
@@ -96,6 +98,8 @@ class _InParts(torch.autograd.Function):
         gradients, ctx.gradients = ctx.gradients, None
         scaled = [None if g is None else g.mul_(grad_loss) for g in gradients]
         assert scaled[0] is not None
+        if ctx.shared is not None and ctx.shared.lookups:
+            ctx.shared.gradient = scaled[1]
         return scaled[0].to(ctx.dtype), scaled[1], scaled[2], None, None, None
 
 

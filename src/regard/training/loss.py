@@ -180,9 +180,9 @@ def sequence_loss(model: Any, batch: Batch, smoothing: float = 0.0, *, chunk: in
                 batch["source"], batch["target_in"],
                 source_mask=batch.get("source_mask"), target_mask=batch.get("target_mask"),
             )  # fmt: skip
-        loss, tokens, nll = cross_entropy(
-            hidden, model.head, batch["target_out"], smoothing=smoothing, chunk=chunk
-        )
+            loss, tokens, nll = cross_entropy(
+                hidden, model.head, batch["target_out"], smoothing=smoothing, chunk=chunk
+            )
         return LossSums(loss, nll, tokens)
     context = {
         name: batch[name] for name in ("key_mask", "positions", "documents") if batch.get(name) is not None
@@ -196,10 +196,10 @@ def sequence_loss(model: Any, batch: Batch, smoothing: float = 0.0, *, chunk: in
         return LossSums(loss, nll, labels.numel(), (logits.detach().argmax(-1) == labels).sum())
     with scored_by(model.head):
         hidden = model.hidden(batch["ids"], **context)
-    if getattr(model.head, "transitions", None) is not None:
-        chunk = None  # the words of a sentence need each other
-    head = label_logits(model, labels)
-    loss, tokens, nll = cross_entropy(hidden, head, labels, smoothing=smoothing, chunk=chunk)
+        if getattr(model.head, "transitions", None) is not None:
+            chunk = None  # the words of a sentence need each other
+        head = label_logits(model, labels)
+        loss, tokens, nll = cross_entropy(hidden, head, labels, smoothing=smoothing, chunk=chunk)
     return LossSums(loss, nll, tokens)
 
 
