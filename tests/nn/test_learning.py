@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from regard.nn import attention, learning, native
 from regard.nn import linear as products
 from regard.nn.attention import Attend, use_kernel
+from regard.nn.gelu import gelu_tanh
 from regard.nn.linear import Linear
 from regard.nn.masks import Mask
 
-NAMES = ("products", "learning_attention", "likelihood")
+NAMES = ("products", "learning_attention", "likelihood", "gelu")
 has_kernels = pytest.mark.skipif(
     any(native.load(name) is None for name in NAMES),
     reason="no C compiler, or a processor without AVX-512 BF16 (or with AMX, where torch's kernels are faster)",
@@ -221,3 +222,25 @@ assert layer.weight.grad is not None and layer.weight.grad.isfinite().all()
 """
     environment = {**os.environ, "REGARD_NATIVE": "0"}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=120)
+
+
+@has_kernels
+@pytest.mark.parametrize("count", [1, 16, 37, 40_000])
+def test_gelu_by_our_kernel_is_gelu(count: int) -> None:
+    x = (
+        torch.cat((torch.linspace(-60, 60, count), torch.tensor([0.0, 1e30, -1e30])))
+        .bfloat16()
+        .requires_grad_()
+    )
+    change = drawn(len(x)).bfloat16()
+    out = gelu_tanh(x)
+    assert "Learning" in type(out.grad_fn).__name__
+    out.backward(change)
+    exact = x.detach().double().requires_grad_()
+    expected = nn.functional.gelu(exact, approximate="tanh")
+    expected.backward(change.double())
+    torch.testing.assert_close(out.double(), expected, rtol=0.004, atol=1e-6)
+    assert x.grad is not None and exact.grad is not None
+    torch.testing.assert_close(x.grad[:-2].double(), exact.grad[:-2], rtol=0.004, atol=1e-5)
+    assert x.grad.isfinite().all()
+    assert gelu_tanh(torch.tensor([math.nan]).bfloat16().requires_grad_()).isnan().all()

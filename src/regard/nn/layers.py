@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regard.config import Activation, ModelConfig
+from regard.nn.gelu import gelu_tanh
 from regard.nn.linear import Linear
 
 
@@ -45,7 +46,7 @@ def activate(x: Float[Tensor, "..."], kind: Activation) -> Float[Tensor, "..."]:
         case "gelu":
             return F.gelu(x)
         case "gelu_tanh":
-            return F.gelu(x, approximate="tanh")
+            return gelu_tanh(x)
         case "silu":
             return F.silu(x)
         case "relu2":
