@@ -19,7 +19,7 @@ from regard.nn.gelu import gelu_tanh
 from regard.nn.linear import Linear
 from regard.nn.masks import Mask
 
-NAMES = ("products", "learning_attention", "likelihood", "gelu")
+NAMES = ("learning_products", "learning_attention", "likelihood", "gelu")
 has_kernels = pytest.mark.skipif(
     any(native.load(name) is None for name in NAMES),
     reason="no C compiler, or a processor without AVX-512 BF16 (or with AMX, where torch's kernels are faster)",

@@ -17,7 +17,7 @@ from regard.training import likelihood, loss
 from regard.training.loss import IGNORED, LossSums, cross_entropy, sequence_loss
 
 has_kernels = pytest.mark.skipif(
-    any(native.load(name) is None for name in ("products", "likelihood")),
+    any(native.load(name) is None for name in ("learning_products", "likelihood")),
     reason="no C compiler, or a processor without AVX-512 BF16 (or with AMX, where torch's products are faster)",
 )
 WORDS = 301  # an odd number, so that rows of logits have something behind them

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from regard.nn.attention import Attention
 from regard.nn.block import Block
 from regard.nn.layers import FeedForward, RMSNorm
-from regard.nn.packed import PackedLinear, Product, product_of
+from regard.nn.packed import LINEAR, PackedLinear, Product, product_of
 
 __all__ = ["CacheAt", "Instruction", "Pass", "UnsaidError", "View", "Writer"]
 
@@ -208,7 +208,7 @@ class Writer:
         plus: Tensor | None = None, beside: bool = False,
     ) -> Tensor:  # fmt: skip
         """Multiply; `beside` the product before, of the same numbers."""
-        if type(linear) not in (nn.Linear, PackedLinear):
+        if type(linear) not in (*LINEAR, PackedLinear):
             raise UnsaidError
         assert isinstance(linear, nn.Linear | PackedLinear)
         packed = isinstance(linear, PackedLinear)

@@ -1,7 +1,7 @@
 """The linear layer, and its three products when it learns in bfloat16 on a CPU.
 
 torch rounds each weight to bfloat16 on its own, multiplies, and widens each gradient on its own. Our kernel
-(native/products.c) does it on the way: weights stay in single precision, and their gradients never leave it.
+(native/learning_products.c) does it on the way: weights stay in single precision, and their gradients never leave it.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Products:
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    library = load("products")
+    library = load("learning_products")
     if library is not None:
         place, wide, whole = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
         library.forward.argtypes = [place, place, whole, place, place, *[wide] * 4]

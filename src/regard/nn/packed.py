@@ -17,11 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regard.errors import ConfigError
+from regard.nn.linear import Linear
 from regard.nn.native import load
 
-__all__ = ["BITS", "Bits", "PackedLinear", "Product", "is_packed", "pack", "product_of", "refuse_packed"]
+__all__ = ["BITS", "LINEAR", "Bits", "PackedLinear", "Product", "is_packed", "pack", "product_of", "refuse_packed"]
 
 Bits = Literal[8, 4]
+LINEAR = (nn.Linear, Linear)
+"""What can be packed, and said to the kernel: no layer with more to it."""
 BITS: dict[str, Bits] = {"int8": 8, "int4": 4}
 """Of each precision of packed weights, by its name."""
 _LANES, _SPAN = 16, 32
@@ -114,7 +117,7 @@ def pack(module: nn.Module, bits: Bits) -> None:
     for path, owner in list(module.named_modules()):
         for name, child in list(owner.named_children()):
             scores = path == "head" and name == "output" and getattr(owner, "kind", None) == "lm"
-            if type(child) is nn.Linear and child.in_features % _SPAN == 0 and ("blocks." in path or scores):
+            if type(child) in LINEAR and child.in_features % _SPAN == 0 and ("blocks." in path or scores):
                 setattr(owner, name, PackedLinear(child, bits))
     for owner in module.modules():
         if not isinstance(owner, PackedLinear):
