@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from tests.training.tiny import TinyModel, settings
@@ -66,3 +69,21 @@ def test_state_of_another_model_is_refused():
         restore_optimizers(model, optimizers, {"elsewhere::exp_avg": torch.zeros(2)})
     with pytest.raises(CheckpointError, match="shape"):
         restore_optimizers(model, optimizers, {"inner.weight::exp_avg": torch.zeros(2, 2)})
+
+
+def test_a_step_does_not_import_torchs_compiler():
+    """It takes longer to import than a small model's first ten steps."""
+    program = """
+import sys, torch
+from torch import nn
+from regard.training.config import TrainConfig
+from regard.training.optim import make_optimizers
+model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.LayerNorm(4))
+optimizers = make_optimizers(model, TrainConfig(steps=1, optimizer="muon"))
+assert len(optimizers) == 2
+model(torch.arange(5)).square().sum().backward()
+for optimizer in optimizers:
+    optimizer.step()
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,8 @@ class BatchedMuon(Muon):
     Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks"; the scale is that of "Muon is
     Scalable for LLM Training", section 2.2.
     """
+
+    add_param_group = inspect.unwrap(Muon.add_param_group)  # torch's decorator imports its compiler
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -29,6 +30,13 @@ _BLOCK = re.compile(r"(stack|encoder|decoder)\.blocks\.(\d+)\.")
 # weights as the model is wide, all of which move. At one rate the scores would not get anywhere (docs/log.md).
 _TRANSITIONS, _TRANSITIONS_RATE = "head.transitions.", 10.0
 _BELOW_BLOCKS = re.compile(r"\w*embedding\.|\w+\.(position|window_position|norm_in)\.")
+
+
+class _AdamW(AdamW):
+    """torch's own; but its decorators import torch's compiler, which takes more than a second, to switch it off."""
+
+    add_param_group = inspect.unwrap(AdamW.add_param_group)
+    step = torch.no_grad()(inspect.unwrap(AdamW.step))
 
 
 def make_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
@@ -70,7 +78,7 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
     if groups:
         fused = next(iter(named.values())).device.type in ("cpu", "cuda")
         betas = (config.beta1, config.beta2)
-        optimizers.append(AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=fused))
+        optimizers.append(_AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=fused))
     return optimizers
 
 
