@@ -50,7 +50,22 @@ def activate(x: Float[Tensor, "..."], kind: Activation) -> Float[Tensor, "..."]:
         case "silu":
             return F.silu(x)
         case "relu2":
-            return F.relu(x).square()
+            return _SquaredRelu.apply(x) if x.requires_grad else F.relu(x).square()
+
+
+class _SquaredRelu(torch.autograd.Function):
+    """relu2 with a gradient of 2 relu(x), which is zero by itself where x is negative: one saved tensor, two passes."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
+        positive = F.relu(x)
+        ctx.save_for_backward(positive)
+        return positive * positive
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> Tensor:
+        (positive,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return gradients[0] * positive * 2
 
 
 class FeedForward(nn.Module):
