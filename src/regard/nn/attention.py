@@ -30,6 +30,7 @@ from regard.nn.learning import attend_learning, kernel_for
 from regard.nn.linear import Linear
 from regard.nn.masks import Mask
 from regard.nn.positions import Bias, Terms, rotate
+from regard.nn.short import attend_short
 from regard.nn.taps import is_tapped, tap
 
 _SHORT = 160  # tokens up to which a CPU trains faster on plain products than by torch's kernel
@@ -140,6 +141,8 @@ class Attend:
         if kernel == "auto" and (runs := self.runs_to_learn(query, key, value, mask, bias)) is not None:
             scale = self.scale or 1 / math.sqrt(query.shape[-1])
             return attend_learning(query, key, value, runs, scale)
+        if kernel == "auto" and self.prefers_short(query, key, mask, bias):
+            return attend_short(query, key, value, mask, bias, self.scale or 1 / math.sqrt(query.shape[-1]))
         if kernel == "reference" or (kernel == "auto" and self.prefers_reference(query, key)):
             return self.reference(query, key, value, mask, bias)[0]
         return self.fused(query, key, value, mask, bias)
@@ -156,6 +159,15 @@ class Attend:
         if query.shape[2] * key.shape[2] <= _SHORTEST**2 or kernel_for(query, key, value) is None:
             return None
         return mask.runs(query.shape[2], key.shape[2], query.device)
+    def prefers_short(self, query: Tensor, key: Tensor, mask: Mask, bias: Tensor | None) -> bool:
+        """Tell whether to train with `attend_short`: on a CPU, while texts are short and it can do what is asked."""
+        return (
+            query.device.type == "cpu"
+            and query.requires_grad
+            and query.shape[2] * key.shape[2] <= _SHORT * _SHORT
+            and not (self.softcap or self.dropout or (bias is not None and bias.requires_grad))
+            and not mask.can_blank_a_row(query.shape[2], key.shape[2])
+        )
 
     def prefers_reference(self, query: Tensor, key: Tensor) -> bool:
         """Tell whether the plain products are the better choice: for what the fused kernel can't do or does slowly.
@@ -305,6 +317,8 @@ class Attention(nn.Module):
         `terms` are the positions of x; `cache` holds earlier keys and values, or the memory's.
         """
         mask, terms = mask or Mask(), terms or Terms()
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))  # once, not for each of the three projections
         query = self._heads(self.query, x, self.num_heads, self.query_norm)
         if isinstance(cache, CrossCache) and cache.keys is not None and cache.values is not None:
             key, value = cache.keys, cache.values
