@@ -19,6 +19,7 @@ from regard.cli import main
 from regard.errors import CheckpointError, ConfigError, DataError, TrainingError
 from regard.models.families import preset
 from regard.tasks.base import Evaluation
+from regard.tasks.generate import GenerateTask
 from regard.tasks.preparation import Reading
 from regard.training.events import Evaluated, Started, Stepped, Warned
 
@@ -385,3 +386,15 @@ def test_a_run_remembers_how_long_its_targets_are(here):
     )  # 90 characters and an end, less 20, for 16 of the source
     runs.train("translate", DATA["translate"], out="usual", **SETTINGS)
     assert runs.load_parts(here / "usual").stretch == 2
+
+
+@pytest.mark.parametrize("steps", [4, 5])
+def test_weights_that_were_measured_whole_are_not_measured_again(here, monkeypatch, steps):
+    seen, evaluate = [], GenerateTask.evaluate
+    monkeypatch.setattr(
+        GenerateTask, "evaluate", lambda *a, quick, **k: seen.append(quick) or evaluate(*a, quick=quick, **k)
+    )
+    run = train("generate", steps=steps, lr=1e-3, schedule="constant")
+    assert run.training.best_step == steps
+    assert seen == [True] * (3 if steps == 5 else 2)
+    assert run.evaluation.metrics == run.training.best

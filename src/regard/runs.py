@@ -263,7 +263,7 @@ def _run(
     torch.manual_seed(config.seed)
     module = build(model_config)
     begin(module, folder, record)
-    began_at = 0
+    began_at, latest = 0, Evaluation({})
 
     def told(event: Event) -> None:
         nonlocal began_at
@@ -275,12 +275,13 @@ def _run(
     def evaluate(
         network: torch.nn.Module, should_stop: Callable[[], bool]
     ) -> tuple[dict[str, float], str | None]:
+        nonlocal latest
         report(Working("evaluating"))
-        found = task.evaluate(
+        latest = task.evaluate(
             Parts(network, tokenizer, read, stretch=record.get("stretch", 2)), rows, stores["valid"], quick=True,
             should_stop=should_stop, lowercase=record["lowercase"],
         )  # fmt: skip
-        return found.metrics, found.sample
+        return latest.metrics, latest.sample
 
     # What `auto` was found to be is kept: a run killed before its first save must not find something else.
     settings = config.replace(precision=record.get("precision", config.precision))
@@ -307,23 +308,23 @@ def _run(
         )
         return RunResult(folder, result, Evaluation(known["metrics"], None, known["details"]))
     final = Evaluation(dict(result.best))
-    if result.reason != "interrupted":
-        if not (folder / "model.safetensors").exists():
-            raise TrainingError(
-                f"no evaluation gave a number for {task.metric}, so no weights were kept; "
-                "begin again with a lower lr or in fp32."
-            )
+    ended = result.reason != "interrupted"
+    if ended and not (folder / "model.safetensors").exists():
+        raise TrainingError(
+            f"no evaluation gave a number for {task.metric}, so no weights were kept; "
+            "begin again with a lower lr or in fp32."
+        )
+    if ended and latest.whole and result.best_step == result.steps:
+        final = dataclasses.replace(latest, sample=None)  # of these weights, just now
+    elif ended:
         report(Working("measuring the best weights"))
         with StopRequest() as stop:
-            best = load_parts(folder, device=config.device)
-            measured = task.evaluate(
-                dataclasses.replace(best, config=read), rows, stores["valid"], quick=False,
-                should_stop=stop.requested, lowercase=record["lowercase"],
+            best = dataclasses.replace(load_parts(folder, device=config.device), config=read)
+            final = task.evaluate(
+                best, rows, stores["valid"], quick=False, should_stop=stop.requested, lowercase=record["lowercase"]
             )  # fmt: skip
         if stop.requested():
-            result = dataclasses.replace(result, reason="interrupted")
-        else:
-            final = measured
+            result, final = dataclasses.replace(result, reason="interrupted"), Evaluation(dict(result.best))
     _finish(folder, record, result, final, task, report)
     return RunResult(folder, result, final)
 

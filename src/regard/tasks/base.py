@@ -56,11 +56,13 @@ class Evaluation:
         metrics: name to value; the task's own metric among them.
         sample: one example as text, to watch while training.
         details: what a report shows beside the numbers (a signature, a table of classes).
+        whole: whether a quick evaluation left nothing out, so that no other of the same weights need follow.
     """
 
     metrics: dict[str, float]
     sample: str | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    whole: bool = False
 
 
 @dataclass(frozen=True)

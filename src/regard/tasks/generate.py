@@ -143,7 +143,8 @@ def evaluate_likelihood(
 ) -> Evaluation:
     """Average a decoder's negative log-likelihood over held-out text."""
     batches = Batches(examples, tokens_per_batch=tokens, shuffle=False)
-    nats = held_out_loss(parts.module, batches, most=8 if quick else None, should_stop=should_stop)["nll"]
+    most = 8 if quick else None
+    nats = held_out_loss(parts.module, batches, most=most, should_stop=should_stop)["nll"]
     metrics = {"nats": nats, "perplexity": math.exp(min(nats, 700))}
     store = text_store(stores)
     measured = np.asarray(
@@ -161,7 +162,8 @@ def evaluate_likelihood(
             parts, [start], max_tokens=min(120, 2 * parts.config.context), temperature=0.8, seed=0
         )[0]
         sample = str(written)
-    return Evaluation(metrics, sample)
+    whole = (most is None or batches.num_batches(0) <= most) and not should_stop()
+    return Evaluation(metrics, sample, whole=whole)
 
 
 def generate(
