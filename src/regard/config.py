@@ -28,7 +28,8 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "rotary_base": (1, 1e12), "rotary_window_base": (1, 1e12), "rotary_factor": (1, 1e6),
     "rotary_context": (1, 100_000_000), "rotary_low": (1e-3, 1e6), "rotary_high": (1e-3, 1e6),
     "relative_buckets": (4, 65_536), "relative_distance": (2, 1_000_000), "norm_eps": (0, 1),
-    "num_segments": (0, 1_024), "norm_offset": (0, 1), "output_scale": (1e-6, 1e6),
+    "num_segments": (0, 1_024), "ngrams": (1, 16), "ngram_rows": (1, 100_000_000), "norm_offset": (0, 1),
+    "output_scale": (1e-6, 1e6),
     "attention_scale": (1e-6, 1e6), "attention_softcap": (1e-6, 1e6), "logit_softcap": (1e-6, 1e6), "init_std": (0, 10),
     "dropout": (0, 0.99), "attention_dropout": (0, 0.99), "ffn_dropout": (0, 0.99),
 }  # fmt: skip
@@ -98,6 +99,8 @@ class ModelConfig:
     scale_embeddings: bool = False  # by sqrt(width), as in 2017
     tie_embeddings: bool = True  # output weights are the (target) embedding
     share_embeddings: bool = True  # source and target embeddings are one
+    ngrams: int = 1  # the longest sequence of tokens with an embedding of its own
+    ngram_rows: int = 16_384
     output_bias: bool = False
     output_scale: float | None = None  # of the states before the output; width^-1/2 in the first T5
     num_segments: int = 0
@@ -248,6 +251,8 @@ def _check_effect(c: ModelConfig) -> None:
         raise ConfigError(
             "num_segments and pooler are for encoders and decoders, not for kind='encoder-decoder'."
         )
+    if c.ngrams > 1 and c.kind != "decoder":
+        raise ConfigError(f"ngrams={c.ngrams} is for kind='decoder', not {c.kind!r}.")
     if c.multi_label and c.head != "classify":
         raise ConfigError(f"multi_label is for head='classify', not {c.head!r}.")
     if c.head_transitions and c.head != "tag":
@@ -330,7 +335,8 @@ def _parameter_counts(c: ModelConfig) -> dict[str, int]:
     if c.head == "lm":
         head += (0 if c.tie_embeddings else c.vocab_size * d) + (c.vocab_size if c.output_bias else 0)
     return {
-        "embedding": c.vocab_size * d * (2 if both and not c.share_embeddings else 1) + c.num_segments * d,
+        "embedding": c.vocab_size * d * (2 if both and not c.share_embeddings else 1)
+        + (c.num_segments + (c.ngrams - 1) * c.ngram_rows) * d,
         "around": around * stacks,
         "blocks": c.num_layers * block
         + (c.num_decoder_layers or 0) * cross_block

@@ -48,6 +48,8 @@ HELP: Final[dict[str, str]] = {
     "scale_embeddings": "Whether embeddings are multiplied by sqrt(width).",
     "tie_embeddings": "Whether the output's weights are the embedding.",
     "share_embeddings": "Whether source and target share an embedding.",
+    "ngrams": "Up to how many tokens together have an embedding of their own, of a decoder; 1: single tokens only.",
+    "ngram_rows": "Rows of each table of these, in which longer ones share.",
     "output_bias": "Whether the output has a bias.",
     "output_scale": "Factor of the states before the output; unset: none.",
     "num_segments": "Kinds of segments (BERT's sentence A and B); 0: none.",

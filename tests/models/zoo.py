@@ -40,6 +40,8 @@ def config(sort: str, **changes: Any) -> ModelConfig:
         "position_offset": 2 if placement == "post" else 0, "sinusoid_halves": placement == "pre",
         "output_scale": 0.25 if placement == "parallel" else None, "ffn_bias": placement == "sandwich",
     }  # fmt: skip
+    if kind == "decoder" and position == "alibi":
+        values |= {"ngrams": 3, "ngram_rows": 40}
     if placement == "sandwich" and rotary:
         values |= {"rotary_scaling": "llama3", "rotary_factor": 4.0, "rotary_context": 8}
     return ModelConfig(

@@ -19,6 +19,7 @@ from regard.nn.positions import Terms
 
 if TYPE_CHECKING:
     from regard.models.transformer import Head, Stack
+    from regard.nn.ngrams import NGramEmbedding
 
 
 class Decoding:
@@ -39,13 +40,15 @@ class Decoding:
         use_cache: bool = True,
         memory: Float[Tensor, "B S D"] | None = None,
         memory_mask: Bool[Tensor, "B S"] | None = None,
+        ngrams: NGramEmbedding | None = None,
     ) -> None:
         self.config, self.batch = config, batch
-        self._embedding, self._stack, self._head = embedding, stack, head
+        self._embedding, self._stack, self._head, self._ngrams = embedding, stack, head, ngrams
         self._memory, self._memory_mask = memory, memory_mask
         self._cache = Cache(len(stack.blocks), stack.windows) if use_cache else None
         device = embedding.weight.device
-        self._ids = torch.empty(batch, 0, dtype=torch.long, device=device)  # only grows without a cache
+        # Kept where the earlier ones are needed: without a cache, or with embeddings of several tokens.
+        self._ids = torch.empty(batch, 0, dtype=torch.long, device=device)
         self._keys: Tensor | None = None  # (B, slots) which are real; None while all are
         self._positions = torch.empty(
             0, dtype=torch.long, device=device
@@ -67,12 +70,17 @@ class Decoding:
         self._make_room(new, key_mask)
         self._place(ids, key_mask)
         start, self.length = self.length, self.length + new
+        if self._cache is None or self._ngrams is not None:
+            self._ids = torch.cat((self._ids, ids), dim=1)
         if self._cache is None:
-            self._ids = ids = torch.cat((self._ids, ids), dim=1)
-            start = 0
+            ids, start = self._ids, 0
         x = self._embedding(ids)
         if self.config.scale_embeddings:
             x = x * math.sqrt(self.config.width)
+        if self._ngrams is not None:
+            first = max(0, start - self._ngrams.reach)
+            grams = self._ngrams(self._ids[:, first:], self._positions[..., first:])
+            x = x + grams[:, start - first :]
         found = self._at_once(x, start, only_last)
         if found is not None:
             return found
@@ -130,9 +138,8 @@ class Decoding:
         self._positions = self._positions[..., : self.length]
         if self._keys is not None:
             self._keys = self._keys[:, : self.length]
-        if self._cache is None:
-            self._ids = self._ids[:, : self.length]
-        else:
+        self._ids = self._ids[:, : self.length]
+        if self._cache is not None:
             self._cache.rewind(count)
 
     def reorder(self, rows: Int[Tensor, " R"]) -> None:

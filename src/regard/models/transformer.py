@@ -20,6 +20,7 @@ from regard.nn.crf import Transitions
 from regard.nn.layers import Dropout, activate, make_norm
 from regard.nn.linear import Linear
 from regard.nn.masks import Mask
+from regard.nn.ngrams import NGramEmbedding
 from regard.nn.positions import Terms, make_position
 from regard.nn.taps import tap
 
@@ -147,6 +148,7 @@ class SingleStack(nn.Module):
         self.segment_embedding = (
             nn.Embedding(config.num_segments, config.width) if config.num_segments else None
         )
+        self.ngram_embedding = NGramEmbedding(config) if config.ngrams > 1 else None
         name = "decoder" if self.causal else "encoder"
         self.stack = Stack(config, name=name, num_layers=config.num_layers, causal=self.causal)
         self.pooler = Pooler(config) if config.pooler else None
@@ -174,6 +176,8 @@ class SingleStack(nn.Module):
         positions = default_positions(ids, key_mask) if positions is None else positions
         check_length(self.config, ids.shape[1])
         x = embed(self.embedding, ids, self.config)
+        if self.ngram_embedding is not None:
+            x = x + self.ngram_embedding(ids, positions)
         if self.segment_embedding is not None:
             x = x + self.segment_embedding(torch.zeros_like(ids) if segments is None else segments)
         mask = Mask(keys=key_mask, documents=None if documents is None else (documents, documents))
@@ -226,7 +230,8 @@ class Decoder(SingleStack):
         """Begin to generate `batch` rows; see Decoding."""
         if source is not None or source_mask is not None:
             raise ConfigError("a decoder has no source; give the text as the prompt.")
-        return Decoding(self.config, self.embedding, self.stack, self.head, batch=batch, use_cache=use_cache)
+        own = (self.config, self.embedding, self.stack, self.head)
+        return Decoding(*own, batch=batch, use_cache=use_cache, ngrams=self.ngram_embedding)
 
 
 class EncoderDecoder(nn.Module):

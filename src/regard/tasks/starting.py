@@ -54,7 +54,7 @@ CHANGEABLE = ("context", "dropout", "attention_dropout", "ffn_dropout")
 
 _LAYERS = re.compile(r"(encoder|decoder)\.(\d+)(?:-(\d+))?")
 _PARTS = {
-    "embedding": r"(embedding|target_embedding|segment_embedding)\.|.*\.(position|window_position|norm_in)\.",
+    "embedding": r"((target_|segment_|ngram_)?embedding)\.|.*\.(position|window_position|norm_in)\.",
     "encoder": r"(encoder|stack)\.blocks\.",
     "decoder": r"(decoder|stack)\.blocks\.",
     "pooler": r"pooler\.",
