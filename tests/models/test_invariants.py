@@ -243,7 +243,7 @@ def test_without_positions_an_encoder_sees_a_set(sort: str) -> None:
 
 @pytest.mark.parametrize("sort", SINGLE)
 def test_a_window_really_limits(sort: str) -> None:
-    net, ids = model(sort, window=3), torch.stack(rows(12))
+    net, ids = model(sort, window=3, ngrams=1), torch.stack(rows(12))
     changed = ids.clone()
     changed[:, 6] = (ids[:, 6] + 1) % VOCABULARY
     moved = (net(ids) != net(changed)).any(-1)[0].nonzero().flatten()
@@ -258,7 +258,7 @@ def test_global_layers_ignore_the_window(sort: str) -> None:
     changed = ids.clone()
     changed[:, 0] = (ids[:, 0] + 1) % VOCABULARY
     for layers, reach in (((), 4), ((1,), 11), ((0, 1), 11)):
-        net = model(sort, window=3, global_layers=layers)
+        net = model(sort, window=3, global_layers=layers, ngrams=1)
         moved = (net(ids) != net(changed)).any(-1)[0].nonzero().flatten()
         assert moved.max() == reach, layers
 

@@ -177,7 +177,7 @@ class SingleStack(nn.Module):
         check_length(self.config, ids.shape[1])
         x = embed(self.embedding, ids, self.config)
         if self.ngram_embedding is not None:
-            x = x + self.ngram_embedding(ids, positions)
+            x = x + self.ngram_embedding(ids, positions, documents)
         if self.segment_embedding is not None:
             x = x + self.segment_embedding(torch.zeros_like(ids) if segments is None else segments)
         mask = Mask(keys=key_mask, documents=None if documents is None else (documents, documents))

@@ -31,13 +31,23 @@ class NGramEmbedding(nn.Module):
             nn.Embedding(config.ngram_rows, config.width) for _ in range(config.ngrams - 1)
         )
 
-    def forward(self, ids: Int[Tensor, "B T"], positions: Int[Tensor, "... T"]) -> Float[Tensor, "B T D"]:
-        """Give the sum of the vectors of what ends at each token; `positions` count from each text's beginning."""
+    def forward(
+        self,
+        ids: Int[Tensor, "B T"],
+        positions: Int[Tensor, "... T"],
+        documents: Int[Tensor, "B T"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """Give the sum of the vectors of what ends at each token.
+
+        `positions` count from each text's beginning; tokens of another document stand before nothing.
+        """
         own = ids + 1  # 0 stands for nothing
         code, found = own, None
         for before, table in enumerate(self.tables, start=1):
-            earlier = F.pad(own, (before, 0))[:, : ids.shape[1]] * (positions >= before)
-            code = code * _FACTOR + earlier
+            there = positions >= before
+            if documents is not None:
+                there = there & (documents == _earlier(documents, before))
+            code = code * _FACTOR + _earlier(own, before) * there
             vectors = table((code ^ (code >> 29)) % self.rows)
             found = vectors if found is None else found + vectors
         assert found is not None, "ngrams is at least 2 where this module is made"
@@ -47,3 +57,8 @@ class NGramEmbedding(nn.Module):
     def reach(self) -> int:
         """Count the tokens before one that its vectors depend on."""
         return len(self.tables)
+
+
+def _earlier(x: Int[Tensor, "B T"], count: int) -> Int[Tensor, "B T"]:
+    """Give what stood so many places before; 0 before the first."""
+    return F.pad(x, (count, 0))[:, : x.shape[1]]
