@@ -94,6 +94,7 @@ UNFIT = {
     "bos": ({"bos_id": -1}, "bos_id=-1"),
     "start": ({"start_id": 99}, "start_id=99"),
     "giant": ({"width": 65_536, "num_layers": 1_000, "num_heads": 64}, "GiB in fp32"),
+    "ngrams-encoder": ({"kind": "encoder", "ngrams": 2}, "ngrams=2 is for"),
     "segments-both": ({"kind": "encoder-decoder", "num_segments": 2}, "num_segments"),
     "pooler-both": ({"kind": "encoder-decoder", "pooler": True}, "pooler"),
     "global-without-window": ({"global_layers": [1]}, "global_layers"),
