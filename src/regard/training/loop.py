@@ -37,7 +37,7 @@ from regard.training.state import Progress, StateStore, compare_settings, save_w
 __all__ = ["Trainer"]
 
 
-PROBE_TOKENS = 512
+PROBE_TOKENS = 2048
 
 
 class Trainer:
