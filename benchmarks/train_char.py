@@ -23,8 +23,8 @@ from common import REPO, alternate, finish, parser, shared, summarize
 
 TARGET_NATS = 1.8857
 SETTINGS = [
-    "--tokenizer", "char", "--model", "nano", "--num-layers", "2", "--context", "64", "--position", "alibi", "--ngrams", "4",
-    "--steps", "50", "--schedule", "linear", "--warmup", "6", "--evaluate-every", "1000", "--seed",
+    "--tokenizer", "char", "--model", "nano", "--num-layers", "2", "--context", "64", "--position", "alibi",
+    "--ngrams", "4", "--steps", "60", "--schedule", "linear", "--warmup", "6", "--evaluate-every", "1000", "--seed",
 ]  # fmt: skip
 
 
