@@ -23,7 +23,7 @@ from regard.errors import ConfigError
 from regard.look.capture import Captured, capture
 from regard.look.places import Holder
 from regard.look.reading import Look, Side, Weights, Word
-from regard.models.transformer import pool
+from regard.models.pooling import pool
 from regard.nn.attention import Attention
 from regard.nn.taps import tapping
 

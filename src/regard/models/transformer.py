@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from regard.config import ModelConfig, Pooling
+from regard.config import ModelConfig
 from regard.errors import ConfigError
 from regard.models.decoding import Decoding
 from regard.models.embeddings import embed
+from regard.models.pooling import Pooler, pool
 from regard.models.program import encode_packed
 from regard.nn.block import Block
 from regard.nn.cache import Cache
@@ -120,20 +121,6 @@ class Head(nn.Module):
         if self.transform is not None and self.transform_norm is not None:
             hidden = self.transform_norm(activate(self.transform(hidden), self.activation))
         return hidden if self.scale is None else hidden * self.scale
-
-
-class Pooler(nn.Module):
-    """Transform the vector of a text once more, as BERT does with its first token's."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.dense = Linear(config.width, config.width)
-        self.activation = config.pooler_activation
-
-    def forward(self, pooled: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
-        """Apply the dense layer and the activation."""
-        pooled = self.dense(pooled)
-        return torch.tanh(pooled) if self.activation == "tanh" else torch.relu(pooled)
 
 
 class SingleStack(nn.Module):
@@ -346,19 +333,6 @@ def build(config: ModelConfig) -> Encoder | Decoder | EncoderDecoder:
     if config.kind == "encoder-decoder":
         return EncoderDecoder(config)
     return Encoder(config) if config.kind == "encoder" else Decoder(config)
-
-
-def pool(
-    hidden: Float[Tensor, "B T D"], key_mask: Bool[Tensor, "B T"] | None, pooling: Pooling
-) -> Float[Tensor, "B D"]:
-    """Make one vector of a text: its first real token's, its last one's, or the mean."""
-    real = hidden.new_ones(hidden.shape[:2]) if key_mask is None else key_mask.to(hidden.dtype)
-    rows = torch.arange(len(hidden), device=hidden.device)
-    if pooling == "mean":
-        return (hidden * real[..., None]).sum(1) / real.sum(1, keepdim=True).clamp(min=1)
-    if pooling == "first":
-        return hidden[rows, real.argmax(1)]
-    return hidden[rows, hidden.shape[1] - 1 - real.flip(1).argmax(1)]
 
 
 def default_positions(ids: Int[Tensor, "B T"], key_mask: Bool[Tensor, "B T"] | None) -> Int[Tensor, "... T"]:

@@ -30,7 +30,7 @@ from regard.nn.learning import attend_learning, kernel_for
 from regard.nn.linear import Linear
 from regard.nn.masks import Mask
 from regard.nn.positions import Bias, Terms, rotate
-from regard.nn.short import attend_short
+from regard.nn.short import attend_short, is_short
 from regard.nn.taps import is_tapped, tap
 
 _SHORT = 160  # tokens up to which a CPU trains faster on plain products than by torch's kernel
@@ -103,7 +103,7 @@ def record() -> Iterator[Recorder]:
 
 
 def is_watched() -> bool:
-    """Tell whether somebody listens, or asked for a kernel by its name: then every module must run itself."""
+    """Tell whether somebody listens or asked for a kernel by name: then every module must run itself."""
     return _listener.get() is not None or _kernel.get() != "auto" or is_tapped()
 
 
@@ -138,11 +138,12 @@ class Attend:
         bias = _dense(bias)
         if kernel == "flex":
             return self.flex(query, key, value, mask, bias)
-        if kernel == "auto" and (runs := self.runs_to_learn(query, key, value, mask, bias)) is not None:
-            scale = self.scale or 1 / math.sqrt(query.shape[-1])
-            return attend_learning(query, key, value, runs, scale)
-        if kernel == "auto" and self.prefers_short(query, key, mask, bias):
-            return attend_short(query, key, value, mask, bias, self.scale or 1 / math.sqrt(query.shape[-1]))
+        scale = self.scale or 1 / math.sqrt(query.shape[-1])
+        if kernel == "auto" and not (self.softcap or self.dropout):
+            if (runs := self.runs_to_learn(query, key, value, mask, bias)) is not None:
+                return attend_learning(query, key, value, runs, scale)
+            if is_short(query, key, mask, bias, _SHORT):
+                return attend_short(query, key, value, mask, bias, scale)
         if kernel == "reference" or (kernel == "auto" and self.prefers_reference(query, key)):
             return self.reference(query, key, value, mask, bias)[0]
         return self.fused(query, key, value, mask, bias)
@@ -150,24 +151,11 @@ class Attend:
     def runs_to_learn(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, bias: Tensor | None
     ) -> Int[Tensor, "B_or_1 T 2"] | None:
-        """Give the run of keys that each query sees where our own kernel is to learn from them; None where it isn't.
-
-        It is three times as fast as torch's in bfloat16 on a CPU without tile units (docs/log.md).
-        """
-        if self.softcap or self.dropout or bias is not None or (self.scale or 1.0) <= 0:
-            return None
-        if query.shape[2] * key.shape[2] <= _SHORTEST**2 or kernel_for(query, key, value) is None:
+        """Give the run of keys that each query sees where our own kernel is to learn from them, else None."""
+        tiny = query.shape[2] * key.shape[2] <= _SHORTEST**2
+        if tiny or bias is not None or (self.scale or 1.0) <= 0 or kernel_for(query, key, value) is None:
             return None
         return mask.runs(query.shape[2], key.shape[2], query.device)
-    def prefers_short(self, query: Tensor, key: Tensor, mask: Mask, bias: Tensor | None) -> bool:
-        """Tell whether to train with `attend_short`: on a CPU, while texts are short and it can do what is asked."""
-        return (
-            query.device.type == "cpu"
-            and query.requires_grad
-            and query.shape[2] * key.shape[2] <= _SHORT * _SHORT
-            and not (self.softcap or self.dropout or (bias is not None and bias.requires_grad))
-            and not mask.can_blank_a_row(query.shape[2], key.shape[2])
-        )
 
     def prefers_reference(self, query: Tensor, key: Tensor) -> bool:
         """Tell whether the plain products are the better choice: for what the fused kernel can't do or does slowly.
@@ -176,9 +164,8 @@ class Attend:
         dropout of weights it falls back to storing them anyway.
         """
         short = query.shape[2] * key.shape[2] <= _SHORT * _SHORT
-        return bool(self.softcap or self.dropout) or (
-            query.device.type == "cpu" and query.requires_grad and short
-        )
+        slow = query.device.type == "cpu" and query.requires_grad and short
+        return bool(self.softcap or self.dropout) or slow
 
     def reference(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, bias: Tensor | None = None

@@ -20,7 +20,17 @@ from regard.errors import ConfigError
 from regard.nn.linear import Linear
 from regard.nn.native import load
 
-__all__ = ["BITS", "LINEAR", "Bits", "PackedLinear", "Product", "is_packed", "pack", "product_of", "refuse_packed"]
+__all__ = [
+    "BITS",
+    "LINEAR",
+    "Bits",
+    "PackedLinear",
+    "Product",
+    "is_packed",
+    "pack",
+    "product_of",
+    "refuse_packed",
+]
 
 Bits = Literal[8, 4]
 LINEAR = (nn.Linear, Linear)

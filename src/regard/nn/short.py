@@ -16,7 +16,20 @@ from torch import Tensor
 
 from regard.nn.masks import Mask
 
-__all__ = ["attend_short"]
+__all__ = ["attend_short", "is_short"]
+
+
+def is_short(
+    query: Float[Tensor, "B H T K"], key: Float[Tensor, "B G S K"], mask: Mask, bias: Tensor | None, most: int
+) -> bool:
+    """Tell whether to train with `attend_short`: on a CPU, up to `most` tokens, and where it can do what is asked."""
+    return (
+        query.device.type == "cpu"
+        and query.requires_grad
+        and query.shape[2] * key.shape[2] <= most * most
+        and (bias is None or not bias.requires_grad)
+        and not mask.can_blank_a_row(query.shape[2], key.shape[2])
+    )
 
 
 def attend_short(

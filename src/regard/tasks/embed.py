@@ -14,7 +14,7 @@ import torch
 from regard.config import Pooling
 from regard.errors import ConfigError, DataError, suggest
 from regard.generate.config import check_count
-from regard.models.transformer import pool
+from regard.models.pooling import pool
 from regard.tasks.base import Parts
 from regard.tasks.bulk import Broken, check_target, lock, problems, read_lines
 from regard.tasks.framing import as_trained, refuse, states

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from regard.data.tokenizers import Tokenizer
 from regard.errors import ConfigError, suggest
-from regard.models.transformer import pool
+from regard.models.pooling import pool
 from regard.tasks.base import Parts
 from regard.tasks.looking import Reading
 
