@@ -41,8 +41,10 @@ def test_horizon_is_the_earlier_end():
     assert TrainConfig(minutes=1).horizon(30) is None
     with pytest.raises(ConfigError, match="nothing ends this run"):
         TrainConfig().horizon(30)
+    assert TrainConfig(minutes=1, schedule="cosine").horizon(30) is None
+    assert TrainConfig(minutes=1, epochs=2, schedule="cosine").horizon(30) == 60
     with pytest.raises(ConfigError, match="needs to know"):
-        TrainConfig(minutes=1, schedule="cosine").horizon(30)
+        TrainConfig(patience=1, schedule="cosine").horizon(30)
 
 
 def test_plain_values_and_back():

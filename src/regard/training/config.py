@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from regard.errors import ConfigError, suggest
 
-__all__ = ["Average", "OptimizerKind", "PrecisionKind", "ScheduleKind", "TrainConfig"]
+__all__ = ["FALLING", "Average", "OptimizerKind", "PrecisionKind", "ScheduleKind", "TrainConfig"]
 
 ScheduleKind = Literal["inverse-sqrt", "cosine", "wsd", "constant", "linear"]
 OptimizerKind = Literal["adamw", "muon"]
@@ -28,7 +28,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "layer_decay": (0.01, 1), "keep": (1, 10_000),
     "log_every": _COUNT, "seed": (0, 2**63 - 1), "max_bad_steps": (1, 10**6),
 }  # fmt: skip
-_NEEDS_AN_END = ("cosine", "wsd", "linear")
+FALLING: tuple[ScheduleKind, ...] = ("cosine", "wsd", "linear")
+"""The schedules that fall to an end: to that of the steps, or of the time where minutes alone end a run."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class TrainConfig:
     """Describe how a run trains: when it ends, what a step is, and what is kept.
 
     A run ends at whichever of `steps`, `epochs`, `minutes` and `patience` comes first; the schedules that
-    fall to an end (cosine, wsd, linear) need `steps` or `epochs` to know where that is.
+    fall to an end (cosine, wsd, linear) need one of the first three to know where that is. They follow the steps where
+    `steps` or `epochs` are given, and the time where `minutes` alone are.
 
     Raises:
         ConfigError: a value of the wrong type or out of its range, or one that would have no effect.
@@ -107,14 +109,16 @@ class TrainConfig:
                 f"micro_tokens={self.micro_tokens} is more than batch_tokens={self.batch_tokens}; "
                 "a step is split into parts, so it must be less, or unset."
             )
-        if self.min_lr_ratio and self.schedule not in _NEEDS_AN_END:
+        if self.min_lr_ratio and self.schedule not in FALLING:
             raise ConfigError(
                 f"min_lr_ratio={self.min_lr_ratio:g} has no effect with schedule={self.schedule!r}; "
-                f"leave it out or choose {', '.join(_NEEDS_AN_END)}."
+                f"leave it out or choose {', '.join(FALLING)}."
             )
 
     def horizon(self, batches_per_epoch: int) -> int | None:
         """Give the step at which the schedule ends: the earlier of `steps` and `epochs`; None if neither is set.
+
+        Where `minutes` alone are set, a schedule that falls follows the time.
 
         Raises:
             ConfigError: nothing ends this run, or its schedule needs an end that isn't known.
@@ -122,10 +126,10 @@ class TrainConfig:
         ends = [] if self.steps is None else [self.steps]
         if self.epochs is not None:
             ends.append(self.epochs * batches_per_epoch)
-        if not ends and self.schedule in _NEEDS_AN_END:
+        if not ends and self.schedule in FALLING and self.minutes is None:
             raise ConfigError(
-                f"schedule={self.schedule!r} falls to an end and needs to know it; give steps or epochs, "
-                "or choose inverse-sqrt or constant."
+                f"schedule={self.schedule!r} falls to an end and needs to know it; give steps, epochs or "
+                "minutes, or choose inverse-sqrt or constant."
             )
         if not ends and self.minutes is None and self.patience is None:
             raise ConfigError("nothing ends this run; give steps, epochs, minutes or patience.")

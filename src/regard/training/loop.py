@@ -19,15 +19,16 @@ import torch
 from torch import nn
 
 from regard.checkpoints.files import load_into
-from regard.errors import CheckpointError, ConfigError, DataError, TrainingError, suggest
+from regard.errors import CheckpointError, ConfigError, DataError, TrainingError
 from regard.training.averaging import make_averaging
+from regard.training.best import is_better
 from regard.training.clock import Clock
 from regard.training.config import TrainConfig
 from regard.training.events import Ended, Evaluated, Reason, Report, Result, Saved, Started, Stepped, Warned
 from regard.training.interfaces import Evaluate, LossFunction, SaveModel, TrainingBatches
 from regard.training.journal import Journal
 from regard.training.loss import Batch, to_device
-from regard.training.micro import is_out_of_memory, micro_batches, next_smaller
+from regard.training.micro import is_out_of_memory, micro_batches, smaller_parts
 from regard.training.optim import make_optimizers, optimizer_tensors, restore_optimizers, set_learning_rate
 from regard.training.precision import autocast, choose_device, choose_precision, compiled
 from regard.training.schedule import learning_rate
@@ -57,6 +58,7 @@ class Trainer:
         save_model: writes the best weights; by default `model.safetensors`.
         report: takes the events.
         resume: go on from the newest whole state in `out`.
+        clock: measures the session; None: from when training begins.
 
     Raises:
         ConfigError: the folder holds a run already, or the settings don't fit the data or the resumed run.
@@ -66,6 +68,7 @@ class Trainer:
         self, model: nn.Module, batches: TrainingBatches, loss: LossFunction, config: TrainConfig, out: str | Path, *,
         evaluate: Evaluate | None = None, metric: str = "loss", higher_is_better: bool = False,
         save_model: SaveModel = save_weights, report: Report = lambda event: None, resume: bool = False,
+        clock: Clock | None = None,
     ) -> None:  # fmt: skip
         self.config = config
         self.device = choose_device(config.device)
@@ -88,7 +91,7 @@ class Trainer:
         self.progress = Progress(micro_tokens=config.micro_tokens)
         self.stop = StopRequest()
         self._saved = (0, 0, 0)
-        self.clock = Clock()
+        self.clock = clock or Clock()
         if not resume and self.store.states():
             raise ConfigError(f"{self.out} holds a run already; resume it, or choose another folder.")
 
@@ -129,7 +132,9 @@ class Trainer:
             progress.batches = self._batches_in(0)
             part = next(micro_batches(next(self.batches.iterate(0)), PROBE_TOKENS))
             progress.precision = choose_precision(self.config.precision, self.device, lambda: self._try(part))
-        self.clock = Clock(progress.step, progress.elapsed)
+        self.clock.start(progress.step, progress.elapsed)
+        if resumed is None:
+            progress.prepared = self.clock.elapsed()
         self.journal.rewind(logged=progress.logged, evaluated=progress.evaluated)
         self.model.train()
         self.report(
@@ -180,8 +185,9 @@ class Trainer:
         return batches
 
     def _is_due(self, every: int, *, done: int) -> bool:
-        step = self.progress.step
-        return step > done and step % every == 0
+        step, share = self.progress.step, self.progress.share
+        nears_end = share is not None and share > 0.95  # of the time, with which it is due anyway
+        return step > done and step % every == 0 and not nears_end
 
     def _reason_to_end(self) -> Reason | None:
         config, progress = self.config, self.progress
@@ -210,6 +216,8 @@ class Trainer:
     def _step(self, batch: Batch) -> None:
         """Move the weights once by a whole batch; leave the step out if its loss or gradient isn't finite."""
         progress, tokens = self.progress, int(batch["tokens"])
+        if self.horizon is None and self.config.minutes is not None:
+            progress.share = self.clock.share(self.config.minutes, since=progress.prepared)
         with self.clock.step(tokens):
             sums = self._gradients(batch)
             if sums is None:  # asked to stop: the step hasn't happened
@@ -265,7 +273,8 @@ class Trainer:
         if self.config.clip and norm > self.config.clip:
             gradients = [p.grad for p in self.parameters if p.grad is not None]
             torch._foreach_mul_(gradients, self.config.clip / norm)
-        set_learning_rate(self.optimizers, learning_rate(self.config, self.progress.step + 1, self.horizon))
+        lr = learning_rate(self.config, self.progress.step + 1, self.horizon, share=self.progress.share)
+        set_learning_rate(self.optimizers, lr)
         for optimizer in self.optimizers:
             optimizer.step()
         self.model.zero_grad()
@@ -287,10 +296,7 @@ class Trainer:
     def _take_smaller_parts(self, batch: Batch) -> None:
         self.model.zero_grad()
         torch.cuda.empty_cache()  # does nothing where CUDA isn't in use
-        smaller = next_smaller(batch, self.progress.micro_tokens)
-        if smaller is None:
-            raise TrainingError("out of memory with a single row; take shorter texts or a smaller model.")
-        self.progress.micro_tokens = smaller
+        smaller = self.progress.micro_tokens = smaller_parts(batch, self.progress.micro_tokens)
         self._warn(f"out of memory; from here on parts of at most {smaller} tokens, in the same batches.")
 
     # Measuring and keeping
@@ -302,7 +308,8 @@ class Trainer:
         event = Stepped(
             progress.step, self.horizon, progress.epoch,
             loss=progress.window_loss / tokens, nll=progress.window_nll / tokens,
-            lr=learning_rate(self.config, progress.step, self.horizon), grad_norm=progress.grad_norm,
+            lr=learning_rate(self.config, progress.step, self.horizon, share=progress.share),
+            grad_norm=progress.grad_norm,
             tokens_per_second=self.clock.rate(), elapsed=self.clock.elapsed(),
             remaining=self.clock.remaining(progress.step, horizon=self.horizon, minutes=self.config.minutes),
         )  # fmt: skip
@@ -342,18 +349,10 @@ class Trainer:
         self.report(Evaluated(progress.step, metrics, improved, sample))
 
     def _is_best(self, metrics: Mapping[str, float]) -> bool:
-        if self.evaluate is None:
-            return True
-        if self.metric not in metrics:
-            known = ", ".join(metrics) or "none"
-            raise ConfigError(
-                f"the evaluation has no metric {self.metric!r}; it has {known}. {suggest(self.metric, metrics)}".strip()
-            )
-        value, best = metrics[self.metric], self.progress.best.get(self.metric)
-        if not math.isfinite(value):
-            self._warn(f"the evaluation at step {self.progress.step} gives {self.metric}={value:g}.")
-            return False
-        return best is None or (value > best if self.higher_is_better else value < best)
+        best, step = self.progress.best, self.progress.step
+        return self.evaluate is None or is_better(
+            metrics, best, self.metric, higher=self.higher_is_better, step=step, warn=self._warn
+        )
 
     def _save(self, *, last: bool = False) -> None:
         """Save the state, unless it is saved already."""
@@ -367,9 +366,10 @@ class Trainer:
         }
         if average := self.averaging.tensors():
             tensors["average"] = average
-        if self._write(lambda: self.store.save(progress, tensors, self.config.to_dict()), must=last):
-            self._saved = self._mark()
-            self.report(Saved(progress.step, self.store.path(progress.step)))
+        with self.clock.saving():
+            if self._write(lambda: self.store.save(progress, tensors, self.config.to_dict()), must=last):
+                self._saved = self._mark()
+                self.report(Saved(progress.step, self.store.path(progress.step)))
 
     def _write(self, write: Callable[[], object], *, must: bool) -> bool:
         """Write to the disk; where it is full the run goes on and says so, except for the last time."""

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from regard.errors import TrainingError
 from regard.training.loss import IGNORED, Batch
 
-__all__ = ["is_out_of_memory", "micro_batches", "next_smaller"]
+__all__ = ["is_out_of_memory", "micro_batches", "next_smaller", "smaller_parts"]
 
 # Fields that are as wide as each other, and the mask or labels that tell how far they reach. Labels tell it
 # only where positions and no mask are given: that is causal text, where what follows the last label moves
@@ -48,6 +49,18 @@ def next_smaller(batch: Batch, most_tokens: int | None) -> int | None:
     rows, width = _size(batch)
     at_once = rows if most_tokens is None else min(rows, max(1, most_tokens // width))
     return None if at_once == 1 else at_once * width // 2
+
+
+def smaller_parts(batch: Batch, most_tokens: int | None) -> int:
+    """Give what `next_smaller` does.
+
+    Raises:
+        TrainingError: there is nothing smaller.
+    """
+    smaller = next_smaller(batch, most_tokens)
+    if smaller is None:
+        raise TrainingError("out of memory with a single row; take shorter texts or a smaller model.")
+    return smaller
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -47,6 +47,8 @@ class Progress:
         batches: batches in that pass; a resume compares it, because other data would make another run.
         tokens: scored tokens.
         elapsed: seconds, over all sessions.
+        prepared: those of them before the first step.
+        share: how much of the time for steps had passed when the last one began, 0 to 1; None where no time limits it.
         precision: what `auto` was resolved to.
         micro_tokens: the limit now, after memory ran out; None is no limit.
         bad_steps: steps left out since the last good one.
@@ -63,6 +65,8 @@ class Progress:
     batches: int = 0
     tokens: int = 0
     elapsed: float = 0.0
+    prepared: float = 0.0
+    share: float | None = None
     precision: str = "fp32"
     micro_tokens: int | None = None
     bad_steps: int = 0
