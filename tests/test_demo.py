@@ -15,6 +15,7 @@ from regard.config import ModelConfig
 from regard.demo import DemoResult, Recipe, run_demo
 from regard.errors import ConfigError, DataError
 from regard.runs import RunResult
+from regard.training import pace
 from regard.training.config import TrainConfig
 from regard.training.events import Stepped
 
@@ -40,10 +41,10 @@ def test_a_busy_moment_at_the_start_takes_no_steps(monkeypatch: pytest.MonkeyPat
     clock = iter(
         [0.1 * step + part * (0.03 if step % 4 else 0.01) for step in range(1000) for part in (0, 1)]
     )
-    monkeypatch.setattr(demo.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(pace.time, "perf_counter", lambda: next(clock))
     config = ModelConfig(kind="encoder-decoder", vocab_size=TINY.vocab_size, **TINY.model)
     training = TrainConfig(**{**TINY.training, "steps": 850})
-    assert demo._time_a_step(config, training) == ("fp32", pytest.approx(0.01))
+    assert demo._time_a_step(config, training) == pace.Pace(pytest.approx(0.01), "fp32")
 
 
 def test_it_reports_what_is_there(trained: DemoResult) -> None:

@@ -22,7 +22,7 @@ from regard.data.tokenizers import Tokenizer
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(write_all(tmp_path))
     monkeypatch.setattr(
-        runs, "draw_curves", lambda *args, **kwargs: None
+        "regard.tasks.ending.draw_curves", lambda *args, **kwargs: None
     )  # a picture takes as long as a run here
     return tmp_path
 
@@ -83,7 +83,7 @@ def test_stories260k_learns_new_text(shared, here):
 
 
 def test_gpt_nano_learns_to_sort_the_other_way(shared, tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "draw_curves", lambda *args, **kwargs: None)
+    monkeypatch.setattr("regard.tasks.ending.draw_curves", lambda *args, **kwargs: None)
     source = need(shared / "weights" / "gpt-nano-sort")
     content = json.loads((source / "gpt-nano-sort-model.json").read_text())
     config = content.pop("config")

@@ -19,7 +19,6 @@ from tests.tasks.readers import bert
 from tests.test_house import code_blocks
 
 import regard
-from regard import runs
 from regard.cli import main
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -88,7 +87,8 @@ def test_the_commands_of_the_readme(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "draw_curves", lambda *_, **__: None)  # a picture takes as long as a run here
+    # A picture takes as long as a run here.
+    monkeypatch.setattr("regard.tasks.ending.draw_curves", lambda *_, **__: None)
     write_files(tmp_path)
     write_models(tmp_path)
     assert (

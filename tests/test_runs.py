@@ -352,7 +352,7 @@ def test_a_full_disk_for_the_picture_costs_no_run(here, monkeypatch):
     def full(*arguments, **keywords):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(runs, "draw_curves", full)
+    monkeypatch.setattr("regard.tasks.ending.draw_curves", full)
     events = Events()
     assert train(report=events).training.reason == "steps"
     assert "could not be written: No space left on device" in events.warnings()[-1]

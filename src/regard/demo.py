@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,7 @@ from regard.tasks.preparation import Working
 from regard.tasks.translate import translate
 from regard.training.config import TrainConfig
 from regard.training.loss import sequence_loss
-from regard.training.optim import make_optimizers
-from regard.training.precision import autocast, choose_device, choose_precision
+from regard.training.pace import Pace, measure_pace
 
 __all__ = ["DemoResult", "Famous", "Recipe", "run_demo", "write_world"]
 
@@ -294,53 +293,35 @@ def _train(
     config = ModelConfig(kind="encoder-decoder", vocab_size=recipe.vocab_size, **recipe.model)
     report(Working("measuring this processor"))
     training = TrainConfig(**{**recipe.training, "seed": seed})
-    precision, seconds = _time_a_step(config, training)
+    pace = _time_a_step(config, training)
     assert training.steps is not None
     # The rest of the time is for evaluations, saves and luck.
-    steps = max(10, min(training.steps, int(0.85 * limit / seconds)))
+    steps = max(10, min(training.steps, int(0.85 * limit / pace.seconds)))
     return train(
         "translate", [world / "train.en", world / "train.fr"], valid=[world / "valid.en", world / "valid.fr"], out=out,
         model=config, tokenizer="bpe", vocab_size=recipe.vocab_size, report=report,
-        **{**recipe.training, "seed": seed, "steps": steps, "minutes": limit / 60, "precision": precision,
+        **{**recipe.training, "seed": seed, "steps": steps, "minutes": limit / 60, "precision": pace.precision,
            "warmup": min(training.warmup, max(1, steps // 10))},
     )  # fmt: skip
 
 
-def _time_a_step(config: ModelConfig, training: TrainConfig) -> tuple[str, float]:
-    """Find the precision in which this processor is fast, and how many seconds a step takes.
+def _time_a_step(config: ModelConfig, training: TrainConfig) -> Pace:
+    """Find the precision in which this processor is fast, and how many seconds a step takes, on random words.
 
     The steps are chosen by it, since a learning rate that falls to its end in fewer steps is better than one cut off
     on its way.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        device = choose_device("auto")
-        network = build(config).to(device)
         length = 16  # of the world's sentences, about, on either side
-        ids = torch.randint(
-            5, config.vocab_size, (max(1, training.batch_tokens // (2 * length)), length), device=device
-        )
+        ids = torch.randint(5, config.vocab_size, (max(1, training.batch_tokens // (2 * length)), length))
         real = torch.ones_like(ids, dtype=torch.bool)
         batch = {
             "source": ids, "source_mask": real, "target_in": ids, "target_out": ids, "target_mask": real,
         }  # fmt: skip
-        optimizers = make_optimizers(network, training)
-
-        def gradient() -> None:
-            network.zero_grad()
-            sequence_loss(network, batch, training.label_smoothing).loss.backward()
-
-        precision = choose_precision(training.precision, device, gradient)
-        seconds: list[float] = []
+        loss = partial(sequence_loss, smoothing=training.label_smoothing)
         wanted = max(8, (training.steps or 0) // 20)
-        while len(seconds) < wanted and (len(seconds) < 8 or sum(seconds) < _MEASURING):
-            began = time.perf_counter()
-            with autocast(precision, device):
-                gradient()
-            for optimizer in optimizers:
-                optimizer.step()
-            seconds.append(time.perf_counter() - began)
-    return precision, sorted(seconds)[len(seconds) // 8]  # not what else the machine does meanwhile
+        return measure_pace(build(config), [batch], loss, training, seconds=_MEASURING, least=8, most=wanted)
 
 
 def _measure(out: Path, world: Path, recipe: Recipe, *, reused: bool, report: Report) -> DemoResult:

@@ -6,6 +6,7 @@ data ─> tokenizer ─> token files ─> batches ─> Trainer ─> model.safete
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,11 +20,12 @@ from regard.checkpoints.files import write_json_atomic
 from regard.config import ModelConfig
 from regard.data.batches import Batches
 from regard.data.tokenizers import Tokenizer
-from regard.errors import ConfigError, TrainingError
+from regard.errors import ConfigError
 from regard.models.transformer import build
-from regard.tasks.base import Evaluation, Parts, Task
-from regard.tasks.card import generation_config, write_card
-from regard.tasks.confusion import draw_confusion
+from regard.tasks.base import Evaluation, Parts
+from regard.tasks.card import generation_config
+from regard.tasks.dialling import is_late, make_clock, turn_dial
+from regard.tasks.ending import finish, measure_best
 from regard.tasks.folders import load_parts, locked, new_run, read_config, read_run, remove_leftovers
 from regard.tasks.folds import Folds, begin_folds, check_fold, split_fold, summarise
 from regard.tasks.measuring import evaluate
@@ -50,20 +52,17 @@ from regard.tasks.settings import (
     split_settings,
     train_config,
 )
-from regard.tasks.starting import START, begin, family_of, find_start, fit_start, save_tuned, store_start
+from regard.tasks.starting import begin, family_of, find_start, fit_start, save_tuned, store_start
 from regard.tasks.stored import open_prepared, store_part, tell_alike, tell_skipped
 from regard.tasks.tuning import gentle, split_tuning
 from regard.training.config import TrainConfig
-from regard.training.curves import draw_curves
 from regard.training.events import Event, Result, Started, Warned
-from regard.training.journal import Journal
 from regard.training.loop import Trainer
-from regard.training.signals import StopRequest
 from regard.training.state import StateStore
 from regard.training.weighting import make_loss
 
 __all__ = [
-    "Report", "RunEvent", "RunResult", "describe", "evaluate", "load_parts", "read_run", "train", "train_folds",
+    "Dry", "Report", "RunEvent", "RunResult", "describe", "evaluate", "load_parts", "read_run", "train", "train_folds",
 ]  # fmt: skip
 
 RunEvent = Event | Working | Prepared
@@ -89,6 +88,14 @@ class RunResult:
     evaluation: Evaluation
 
 
+class Dry(Exception):  # noqa: N818
+    """Say that nothing was trained: `record` is what regard.json would hold, `summary` the line about it."""
+
+    def __init__(self, record: Mapping[str, Any], summary: str) -> None:
+        super().__init__("nothing was trained")
+        self.record, self.summary = record, summary
+
+
 def train(
     task: str,
     data: Data | None = None,
@@ -103,6 +110,8 @@ def train(
     start: str | Path | None = None,
     fold: tuple[int, int] | None = None,
     resume: bool = False,
+    dry: bool = False,
+    began: float | None = None,
     report: Report = lambda event: None,
     **settings: Any,
 ) -> RunResult:
@@ -123,6 +132,8 @@ def train(
         fold: (i, k): hold out every k-th row from number i on; see `train_folds`.
         resume: go on with the run in `out`; steps, epochs, minutes and patience may be given anew, everything else
             must be as it was, or left out.
+        dry: choose everything, and then raise `Dry` instead of training; nothing stays.
+        began: when the time of `minutes` began, as time.monotonic tells it; None: with this call.
         report: told what happens, as events.
         settings: any field of TrainConfig, ModelConfig or, with `start`, Tuning (freeze, lora, ...), by its name.
 
@@ -132,8 +143,10 @@ def train(
     Raises:
         ConfigError, DataError, CheckpointError: what was asked for can't be.
         TrainingError: the numbers were not finite, again and again.
+        Dry: what would be trained, where that was asked for.
         KeyboardInterrupt: Ctrl-C while the data was prepared, of which nothing remains, or a second one later.
     """
+    began = time.monotonic() if began is None else began
     reading = reading or Reading()
     chosen = get_task(task, reading.label_separator)
     tuning, rest = split_tuning(settings)
@@ -141,7 +154,7 @@ def train(
     given = given_settings(data, valid, model, tokenizer, vocab_size, lowercase, reading, start, fold)
     given |= of_training | of_model | tuning.to_dict()
     if resume:
-        return _resume(out, task, given, report)
+        return _resume(out, task, given, report, began)
     if data is None or data == []:
         raise ConfigError("there is no data; name files, a folder, - for standard input or hub:owner/name.")
     begun = find_start(
@@ -199,21 +212,35 @@ def train(
         kept = keep_rows(folder / "data" / "valid.jsonl", parts["valid"].rows, chosen)
         words.save(folder, segments=config.num_segments > 1)
         sizes = {name: dataclasses.asdict(part.size) for name, part in parts.items()}
+        if settings_.minutes is not None and not {"steps", "epochs"} & of_training.keys():
+            about["dial"], config, settings_ = turn_dial(
+                chosen, folder, words, config, settings_, about, given, parts["train"].size, kept,
+                began=began, report=report,
+            )  # fmt: skip
         record = {
             **about, "tokenizer": f"of {begun.name}" if begun else str(tokenizer or spec.tokenizer),
             "model": config.to_dict(), "training": settings_.to_dict(), "sizes": {**sizes, "kept": kept},
             "skipped": skipped, "stores": stores, **chosen.about(chosen.open_stores(folder / "data" / "train")),
         }  # fmt: skip
-        write_json_atomic(folder / "config.json", family_of(config, begun.family if begun else None)[1])
-        if (generation := generation_config(task, config)) is not None:
-            write_json_atomic(folder / "generation_config.json", generation)
-        write_json_atomic(folder / "regard.json", record)
+        _write(folder, record, config, begun.family if begun else None)
+        if dry:
+            raise Dry(record, summary(record))
     report(Prepared(final, summary(record)))
     with locked(final):
-        return _run(final, record, settings_, report, resume=False)
+        return _run(final, record, settings_, report, began, resume=False)
 
 
-def _resume(out: str | Path | None, task: str, given: Mapping[str, Any], report: Report) -> RunResult:
+def _write(folder: Path, record: Mapping[str, Any], config: ModelConfig, family: str | None) -> None:
+    """Write a run's configuration, and last its record."""
+    write_json_atomic(folder / "config.json", family_of(config, family)[1])
+    if (generation := generation_config(record["task"], config)) is not None:
+        write_json_atomic(folder / "generation_config.json", generation)
+    write_json_atomic(folder / "regard.json", dict(record))
+
+
+def _resume(
+    out: str | Path | None, task: str, given: Mapping[str, Any], report: Report, began: float
+) -> RunResult:
     """Go on with a run from its last whole checkpoint; see `train`."""
     if out is None:
         raise ConfigError("resume needs the run's folder; give --out DIR.")
@@ -247,11 +274,11 @@ def _resume(out: str | Path | None, task: str, given: Mapping[str, Any], report:
     with locked(folder):
         remove_leftovers(folder)
         report(Prepared(folder, summary(record)))
-        return _run(folder, record, config, report, resume=True)
+        return _run(folder, record, config, report, began, resume=True)
 
 
 def _run(
-    folder: Path, record: dict[str, Any], config: TrainConfig, report: Report, *, resume: bool
+    folder: Path, record: dict[str, Any], config: TrainConfig, report: Report, began: float, *, resume: bool
 ) -> RunResult:
     """Train, or train on, in a prepared folder; then measure the best weights on every kept row."""
     task = get_task(record["task"], record["given"].get("label_separator"))
@@ -263,7 +290,8 @@ def _run(
     torch.manual_seed(config.seed)
     module = build(model_config)
     begin(module, folder, record)
-    began_at, latest = 0, Evaluation({})
+    began_at, dialled, latest = 0, record.get("dial"), Evaluation({})
+    few = rows[: dialled["quick_rows"]] if dialled else rows  # None: all
 
     def told(event: Event) -> None:
         nonlocal began_at
@@ -278,7 +306,7 @@ def _run(
         nonlocal latest
         report(Working("evaluating"))
         latest = task.evaluate(
-            Parts(network, tokenizer, read, stretch=record.get("stretch", 2)), rows, stores["valid"], quick=True,
+            Parts(network, tokenizer, read, stretch=record.get("stretch", 2)), few, stores["valid"], quick=True,
             should_stop=should_stop, lowercase=record["lowercase"],
         )  # fmt: skip
         return latest.metrics, latest.sample
@@ -288,7 +316,7 @@ def _run(
     trainer = Trainer(
         module, batches, make_loss(config, model_config, stores["train"], hidden=tokenizer.mask_id), settings, folder,
         evaluate=evaluate, metric=task.metric, higher_is_better=task.higher_is_better, report=told, resume=resume,
-        save_model=partial(save_tuned, model_config, record),
+        save_model=partial(save_tuned, model_config, record), clock=make_clock(dialled, config.minutes, began),
     )  # fmt: skip
     if not resume:
         check_warmup(record["given"], config, trainer.horizon, report)
@@ -307,51 +335,20 @@ def _run(
             )
         )
         return RunResult(folder, result, Evaluation(known["metrics"], None, known["details"]))
-    final = Evaluation(dict(result.best))
-    ended = result.reason != "interrupted"
-    if ended and not (folder / "model.safetensors").exists():
-        raise TrainingError(
-            f"no evaluation gave a number for {task.metric}, so no weights were kept; "
-            "begin again with a lower lr or in fp32."
-        )
-    if ended and latest.whole and result.best_step == result.steps:
+    final = None
+    if result.reason != "interrupted" and latest.whole and few == rows and result.best_step == result.steps:
         final = dataclasses.replace(latest, sample=None)  # of these weights, just now
-    elif ended:
+    elif result.reason != "interrupted":
         report(Working("measuring the best weights"))
-        with StopRequest() as stop:
-            best = dataclasses.replace(load_parts(folder, device=config.device), config=read)
-            final = task.evaluate(
-                best, rows, stores["valid"], quick=False, should_stop=stop.requested, lowercase=record["lowercase"]
-            )  # fmt: skip
-        if stop.requested():
-            result, final = dataclasses.replace(result, reason="interrupted"), Evaluation(dict(result.best))
-    _finish(folder, record, result, final, task, report)
+        final = measure_best(
+            folder, record, task, rows, stores["valid"], read, device=config.device, report=report,
+            is_late=lambda: is_late(trainer.clock.elapsed(), dialled, config.minutes),
+        )  # fmt: skip
+        if final is None:
+            result = dataclasses.replace(result, reason="interrupted")
+    final = final or Evaluation(dict(result.best))
+    finish(folder, record, result, final, task, report)
     return RunResult(folder, result, final)
-
-
-def _finish(
-    folder: Path, record: dict[str, Any], result: Result, final: Evaluation, task: Task, report: Report
-) -> None:
-    """Write down what the run came to; the picture and the card are worth a warning, not a failure."""
-    numbers = {
-        name: value for name, value in dataclasses.asdict(result).items() if name not in ("best", "last")
-    }
-    record["result"] = {**numbers, "metrics": final.metrics, "details": final.details}
-    write_json_atomic(folder / "regard.json", finite(record))
-    try:
-        if result.reason != "interrupted":
-            (folder / START).unlink(missing_ok=True)  # every saved state has all weights
-        if "confusion" in final.details:
-            draw_confusion(folder / "confusion.png", final.details["confusion"], final.details["labels"])
-        if (folder / "model.safetensors").exists():
-            write_card(folder, record)
-        journal = folder / "metrics.jsonl"
-        if any(
-            line.get("kind") == "train" for line in Journal(journal).read()
-        ):  # else stopped before the first
-            draw_curves(journal, folder / "curves.png", metric=task.metric, title=folder.name)
-    except OSError as error:
-        report(Warned(f"the curves or the card could not be written: {error.strerror or error}."))
 
 
 def train_folds(

@@ -34,7 +34,7 @@ TEMPLATE = (
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        runs, "draw_curves", lambda *args, **kwargs: None
+        "regard.tasks.ending.draw_curves", lambda *args, **kwargs: None
     )  # a picture takes as long as a run here
     return tmp_path
 

@@ -35,7 +35,7 @@ TAGGER: dict[str, Any] = {"kind": "encoder", "vocab_size": 9, "width": 8, "num_h
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(write_all(tmp_path))
     # A picture takes as long as a run here.
-    monkeypatch.setattr(runs, "draw_curves", lambda *args, **kwargs: None)
+    monkeypatch.setattr("regard.tasks.ending.draw_curves", lambda *args, **kwargs: None)
     return tmp_path
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,6 +31,7 @@ __all__ = ["VERBS", "Verb", "build", "main", "parse"]
 
 FAILED, BAD_INPUT, INTERRUPTED, READER_LEFT = 1, 2, 130, 141
 _HYPHEN = "\0-"
+_STARTED = [0.0]  # when `main` was called last
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
@@ -79,6 +81,7 @@ def main(argv: Sequence[str] | None = None, *, verbs: Mapping[str, Verb] = VERBS
     `argv` leaves out the program's name and is `sys.argv[1:]` by default. `--debug` may stand anywhere before
     a lone `--` and lets the whole trace of an error through to standard error.
     """
+    _STARTED[0] = time.monotonic()
     words, debug = _without_debug(list(sys.argv[1:] if argv is None else argv))
     _open_what_is_closed()
     _never_fail_to_print()
@@ -100,6 +103,11 @@ def main(argv: Sequence[str] | None = None, *, verbs: Mapping[str, Verb] = VERBS
             _complain(f"standard output can't be written: {reason}")
             return FAILED
         return _report(error, debug=debug)
+
+
+def began() -> float | None:
+    """Give when the command began, as time.monotonic tells it: before torch was loaded; None outside of a command."""
+    return _STARTED[0] or None
 
 
 def build(verb: str, verbs: Mapping[str, Verb] = VERBS) -> App:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hi
 
 from cyclopts import Parameter
 
-from regard.cli import INTERRUPTED
+from regard.cli import INTERRUPTED, began
 from regard.cli.details import show_details
 from regard.cli.numbers import OptionalCount, whole_number
 from regard.cli.show import Output
@@ -55,13 +55,15 @@ def train(
     skip_bad_rows: bool = False,
     skip_long: bool = False,
     label_separator: str | None = None,
+    dry_run: bool = False,
     json: bool = False,
     **settings: Any,
 ) -> int | None:
     """Train a model, from nothing or from a trained one.
 
-    The data decides what isn't given: a model, a vocabulary and a way to train that suit its size. Ctrl-C saves and
-    stops; --resume goes on, bit for bit.
+    The data decides what isn't given: a model, a vocabulary and a way to train that suit its size. With --minutes, and
+    neither --steps nor --epochs, this machine is measured too, and the model and its training are those that are best
+    when the time is up, with everything. Ctrl-C saves and stops; --resume goes on.
 
     Parameters
     ----------
@@ -102,12 +104,14 @@ def train(
         Leave texts out that are longer than the context, counted.
     label_separator
         For classify: what stands between the labels of a text, which then has any number of them; alone, it is none.
+    dry_run
+        Say what would be trained, and leave nothing.
     json
         Print one JSON object on standard output, all else on standard error.
     """
     from regard.cli.display import Display
+    from regard.runs import Dry, train_folds
     from regard.runs import train as run
-    from regard.runs import train_folds
     from regard.tasks.card import ENDINGS
     from regard.tasks.preparation import Reading
 
@@ -116,6 +120,8 @@ def train(
         raise ConfigError(
             "--folds needs --out, a new folder; the same command again goes on with folds that were stopped."
         )
+    if dry_run and (resume or folds is not None):
+        raise ConfigError("--dry-run is for a new run; leave out --resume and --folds.")
     reading = Reading(columns, documents, split, encoding, skip_bad_rows, skip_long, label_separator)
     with Display(output, task) as display, _terminable():
         try:
@@ -127,7 +133,13 @@ def train(
                 assert out is not None
                 several = train_folds(task, data or [], folds=folds, out=out, **common)
             else:
-                result = run(task, data, out=out, resume=resume, **common)
+                result = run(task, data, out=out, resume=resume, dry=dry_run, began=began(), **common)
+        except Dry as plan:
+            display.close()
+            output.line(plan.summary)
+            output.result({"task": task, **{name: plan.record[name] for name in ("model", "training")},
+                           "dial": plan.record.get("dial")})  # fmt: skip
+            return None
         except KeyboardInterrupt:
             display.close()
             if display.path is None:

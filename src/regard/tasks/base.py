@@ -109,6 +109,11 @@ class Task(ABC):
     metric: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
     writes: ClassVar[bool] = False  # whether its measure is of texts that it writes
+    labelled: ClassVar[bool] = False  # whether it learns labels, of which a text has few
+    by_time: ClassVar[dict[str, Any]] = {}  # of TrainConfig, what suits at width 128 where the time decides
+    quick_tokens: ClassVar[int] = (
+        65_536  # of held-out data, that a quick evaluation takes at most where it writes none
+    )
     joins_documents: ClassVar[bool] = False  # whether a text is a stream that may be cut anywhere
     adjustable: ClassVar[tuple[str, ...]] = ()  # those of its model_changes that a user may set otherwise
 

@@ -51,6 +51,10 @@ class ClassifyTask(Task):
     fields: ClassVar[tuple[str, ...]] = ("text", "label")
     kinds: ClassVar[tuple[Kind, ...]] = ("encoder", "decoder")
     metric: ClassVar[str] = "accuracy"
+    labelled: ClassVar[bool] = True
+    by_time: ClassVar[dict[str, Any]] = {
+        "lr": 6e-4, "batch_tokens": 2048, "average": "ema", "ema_decay": 0.99, "word_dropout": 0.2,
+    }  # fmt: skip
 
     def texts(self, values: Values) -> Iterable[str]:  # type: ignore[override]
         """Give the text; labels are no text."""

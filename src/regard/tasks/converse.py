@@ -38,6 +38,9 @@ class ChatTask(Task):
     fields: ClassVar[tuple[str, ...]] = ("messages",)
     kinds: ClassVar[tuple[Kind, ...]] = ("decoder",)
     metric: ClassVar[str] = "nats"
+    by_time: ClassVar[dict[str, Any]] = {
+        "optimizer": "muon", "lr": 4e-3, "batch_tokens": 2048,
+    }  # fmt: skip
     higher_is_better: ClassVar[bool] = False
 
     def texts(self, values: Values) -> Iterator[str]:

@@ -47,6 +47,9 @@ class DenoiseTask(Task):
     fields: ClassVar[tuple[str, ...]] = ("text",)
     kinds: ClassVar[tuple[Kind, ...]] = ("encoder-decoder",)
     metric: ClassVar[str] = "nats"
+    by_time: ClassVar[dict[str, Any]] = {
+        "optimizer": "muon", "lr": 4e-3, "batch_tokens": 2048, "average": "ema",
+    }  # fmt: skip
     higher_is_better: ClassVar[bool] = False
     joins_documents: ClassVar[bool] = True
 

@@ -85,6 +85,9 @@ class FillTask(Task):
     fields: ClassVar[tuple[str, ...]] = ("text",)
     kinds: ClassVar[tuple[Kind, ...]] = ("encoder",)
     metric: ClassVar[str] = "accuracy"
+    by_time: ClassVar[dict[str, Any]] = {
+        "optimizer": "muon", "lr": 2e-3, "batch_tokens": 2048, "average": "ema",
+    }  # fmt: skip
     joins_documents: ClassVar[bool] = True
 
     def suit(self, size: DataSize) -> Suit:

@@ -82,6 +82,8 @@ class GenerateTask(Task):
     metric: ClassVar[str] = "nats"
     higher_is_better: ClassVar[bool] = False
     joins_documents: ClassVar[bool] = True
+    by_time: ClassVar[dict[str, Any]] = {"lr": 1e-2, "batch_tokens": 2048}
+    quick_tokens: ClassVar[int] = 131_072
 
     def suit(self, size: DataSize) -> Suit:
         """Choose by the number of characters; the figures come from the experiments in docs/log.md."""

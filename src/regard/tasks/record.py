@@ -56,6 +56,8 @@ def summary(record: Mapping[str, Any]) -> str:
     sizes = record["sizes"]
     tokens = f"{record['model']['vocab_size']:,} tokens ({record['tokenizer']})"
     prepared = f"{size_line(sizes['train'])} to train on, {size_line(sizes['valid'])} held out; {tokens}"
+    if "dial" in record:
+        prepared = f"{prepared}; for {record['training']['minutes']:g} minutes: {record['dial']['summary']}"
     start = record.get("start")
     if start is None:
         return prepared

@@ -56,14 +56,14 @@ def split_settings(settings: Mapping[str, Any]) -> tuple[Settings, Settings]:
 
 
 def train_config(suited: Settings, given: Settings) -> TrainConfig:
-    """Join what suits the data with what was given; an end that is given replaces the one that suits.
+    """Join what suits the data with what was given; an end that is given replaces the one that suits, minutes too.
 
     A warm-up that nobody gave is at most a tenth of the steps.
 
     Raises:
         ConfigError: a setting can't be, or would do nothing.
     """
-    if "steps" in given or "epochs" in given:
+    if {"steps", "epochs", "minutes"} & given.keys():
         suited = {name: value for name, value in suited.items() if name not in ("steps", "epochs")}
     config = TrainConfig.from_dict({**suited, **given})
     if config.steps is not None and "warmup" not in given:

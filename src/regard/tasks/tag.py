@@ -51,6 +51,10 @@ class TagTask(Task):
     fields: ClassVar[tuple[str, ...]] = ("words", "tags")
     kinds: ClassVar[tuple[Kind, ...]] = ("encoder", "decoder")
     metric: ClassVar[str] = "f1"
+    labelled: ClassVar[bool] = True
+    by_time: ClassVar[dict[str, Any]] = {
+        "optimizer": "muon", "lr": 2e-3, "batch_tokens": 2048, "average": "ema", "ema_decay": 0.99, "word_dropout": 0.1,
+    }  # fmt: skip
     adjustable: ClassVar[tuple[str, ...]] = ("head_transitions",)
 
     def texts(self, values: Values) -> Iterator[str]:

@@ -82,6 +82,7 @@ class TranslateTask(Task):
     writes: ClassVar[bool] = True
     kinds: ClassVar[tuple[Kind, ...]] = ("encoder-decoder",)
     metric: ClassVar[str] = "bleu"
+    by_time: ClassVar[dict[str, Any]] = {"lr": 4e-3, "batch_tokens": 2048}
 
     def suit(self, size: DataSize) -> Suit:
         """Choose by the number of characters; the figures come from the experiments in docs/log.md."""

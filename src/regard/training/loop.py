@@ -30,6 +30,7 @@ from regard.training.journal import Journal
 from regard.training.loss import Batch, to_device
 from regard.training.micro import is_out_of_memory, micro_batches, smaller_parts
 from regard.training.optim import make_optimizers, optimizer_tensors, restore_optimizers, set_learning_rate
+from regard.training.pace import PROBE_TOKENS
 from regard.training.precision import autocast, choose_device, choose_precision, compiled
 from regard.training.schedule import learning_rate
 from regard.training.signals import StopRequest

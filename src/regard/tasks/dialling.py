@@ -1,0 +1,83 @@
+"""The dial in a run: from what is prepared to what is chosen, and the clock by which the run then ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from regard.config import ModelConfig
+from regard.data.tokenizers import Tokenizer
+from regard.errors import ConfigError
+from regard.models.transformer import build
+from regard.tasks.base import DataSize, Task
+from regard.tasks.dial import Material, dial, ending_of
+from regard.tasks.preparation import Working
+from regard.tasks.starting import begin
+from regard.training.clock import Clock
+from regard.training.config import TrainConfig
+from regard.training.curves import rehearse
+from regard.training.weighting import make_loss
+
+__all__ = ["is_late", "make_clock", "turn_dial"]
+
+_OTHERS = 0.7
+"""Seconds that come last beside drawing: loading the best weights, the card, leaving the process."""
+
+
+def turn_dial(
+    task: Task, folder: Path, tokenizer: Tokenizer, config: ModelConfig, training: TrainConfig,
+    about: Mapping[str, Any], given: Mapping[str, Any], size: DataSize, rows: int, *, began: float,
+    report: Callable[[Any], None],
+) -> tuple[dict[str, Any], ModelConfig, TrainConfig]:  # fmt: skip
+    """Choose what is trained from a run's prepared data; give what the record keeps, the model and the settings.
+
+    Of the run it takes what is prepared. `size` is that of the training data, `rows` are kept of the held-out data, and
+    the time began at `began`, as time.monotonic tells it.
+
+    Raises:
+        ConfigError: the preparation has taken most of the time.
+    """
+    report(Working("measuring this machine"))
+    assert training.minutes is not None
+    left = training.minutes * 60 - (time.monotonic() - began)
+    if left < 0.2 * training.minutes * 60:
+        raise ConfigError(
+            f"reading and tokenising took {training.minutes - left / 60:.1f} of {training.minutes:g} minutes, so there "
+            "is no time to train; give more --minutes."
+        )
+    parts = {name: task.open_stores(folder / "data" / name) for name in ("train", "valid")}
+    window = about.get("window")
+
+    def objective(model: ModelConfig) -> Any:
+        read = model.replace(context=window) if window else model
+        return task.objective(parts["train"], tokenizer, read, seed=training.seed)
+
+    def started() -> torch.nn.Module:
+        module = build(config)
+        begin(module, folder, about)
+        return module
+
+    material = Material(
+        task, objective, lambda t, m: make_loss(t, m, parts["train"], hidden=tokenizer.mask_id), size,
+        _OTHERS + rehearse(folder), rows if task.writes else 0,
+        sum(len(store.flat) for store in parts["valid"].values()),
+    )  # fmt: skip
+    found = dial(material, config, training, left, given=given, start=started if about.get("start") else None)
+    chosen = found.training.replace(precision=found.precision)
+    return {**found.to_dict(), "summary": found.summary()}, found.config, chosen
+
+
+def make_clock(dialled: Mapping[str, Any] | None, minutes: float | None, began: float) -> Clock:
+    """Give the clock of a session: of the whole process where the dial was turned, else of training alone."""
+    if dialled is None or minutes is None:
+        return Clock()
+    return Clock(began=began, ending=ending_of(dialled, minutes))
+
+
+def is_late(elapsed: float, dialled: Mapping[str, Any] | None, minutes: float | None) -> bool:
+    """Tell whether a measurement of the best weights must be cut off, for the process to end with its minutes."""
+    return dialled is not None and minutes is not None and elapsed > minutes * 60 * 1.01 - dialled["tail"]
