@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,6 +71,8 @@ class Material:
         loss: gives the loss for the settings and a configuration.
         size: of the training data.
         tail: seconds that drawing the curves, and what else comes last, is expected to take.
+        evaluate: measures a model on the way, as a run does; None where its time can't be told from fresh weights,
+            since it writes texts, and such weights know no end.
         rows: held-out rows that the measure of a writing task is of, 0 for any other.
         held_out: tokens of the held-out data.
     """
@@ -79,6 +82,7 @@ class Material:
     loss: Callable[[TrainConfig, ModelConfig], LossFunction]
     size: DataSize
     tail: float
+    evaluate: Callable[[torch.nn.Module, ModelConfig], object] | None
     rows: int
     held_out: int
 
@@ -241,6 +245,11 @@ def dial(
     if not (tuned or task.labelled or "dropout" in given):
         chosen = chosen.replace(dropout=dropout_for(epochs, chosen.num_parameters(), unique))
     expected, whole, quick_rows = _evaluation(material, seconds, epoch_seconds, unique)
+    if material.evaluate is not None and expected < MEASURING * seconds:
+        module = build(chosen) if start is None else start()
+        began = time.perf_counter()
+        material.evaluate(module.eval(), chosen)
+        expected = time.perf_counter() - began
     changes = {**_rhythm(steps, step_seconds, seconds, expected), "schedule": "linear", "min_lr_ratio": 0.0}
     changes["warmup"] = min(training.warmup, max(1, steps // 20))
     training = training.replace(**{name: value for name, value in changes.items() if name not in given})

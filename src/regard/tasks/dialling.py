@@ -13,13 +13,14 @@ from regard.config import ModelConfig
 from regard.data.tokenizers import Tokenizer
 from regard.errors import ConfigError
 from regard.models.transformer import build
-from regard.tasks.base import DataSize, Task
+from regard.tasks.base import DataSize, Parts, Task
 from regard.tasks.dial import Material, dial, ending_of
-from regard.tasks.preparation import Working
+from regard.tasks.preparation import Working, read_rows
 from regard.tasks.starting import begin
 from regard.training.clock import Clock
 from regard.training.config import TrainConfig
 from regard.training.curves import rehearse
+from regard.training.precision import choose_device
 from regard.training.weighting import make_loss
 
 __all__ = ["is_late", "make_clock", "turn_dial"]
@@ -61,9 +62,16 @@ def turn_dial(
         begin(module, folder, about)
         return module
 
+    def evaluate(module: torch.nn.Module, model: ModelConfig) -> object:
+        read = model.replace(context=window) if window else model
+        device = choose_device(training.device)
+        kept = read_rows(folder / "data" / "valid.jsonl")
+        with torch.no_grad():
+            return task.evaluate(Parts(module.to(device), tokenizer, read), kept, parts["valid"], quick=True)
+
     material = Material(
         task, objective, lambda t, m: make_loss(t, m, parts["train"], hidden=tokenizer.mask_id), size,
-        _OTHERS + rehearse(folder), rows if task.writes else 0,
+        _OTHERS + rehearse(folder), None if task.writes else evaluate, rows if task.writes else 0,
         sum(len(store.flat) for store in parts["valid"].values()),
     )  # fmt: skip
     found = dial(material, config, training, left, given=given, start=started if about.get("start") else None)

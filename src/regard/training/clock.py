@@ -13,6 +13,9 @@ __all__ = ["Clock"]
 _MOST_FOR_THE_LAST = 0.03
 """Of a limit, at most, where nothing is known of what comes after training: a short run would else learn too little."""
 
+_LEAST_FOR_STEPS = 0.3
+"""Of what is left of a limit when training begins: what comes after must then be cut off, or takes longer."""
+
 
 class Clock:
     """Measure one session of a run, which may have had others.
@@ -38,13 +41,14 @@ class Clock:
         self._tokens, self._seconds = 0, 0.0
         self._steps: deque[float] = deque(maxlen=5)
         self._latest: float | None = None  # evaluation
-        self._longest = self._saving = 0.0
+        self._longest = self._saving = self._ready = 0.0
 
     def start(self, step: int, elapsed: float) -> None:
         """Begin to train at a step, after so many seconds of sessions before."""
         self._first_step, self._before = step, elapsed
         self._trains_since = self._now()
         self._started = self._trains_since if self._began is None else self._began
+        self._ready = self.elapsed()
 
     def elapsed(self) -> float:
         """Give the seconds of all sessions, evaluations and saves included."""
@@ -79,7 +83,8 @@ class Clock:
         limit = minutes * 60
         if self._ending is None:
             return limit - min(2 * self._longest, _MOST_FOR_THE_LAST * limit)
-        return limit - (self._latest or 0.0) - self._saving - self._ending(self._latest)
+        least = self._ready + _LEAST_FOR_STEPS * (limit - self._ready)
+        return max(least, limit - (self._latest or 0.0) - self._saving - self._ending(self._latest))
 
     def over(self, minutes: float) -> bool:
         """Tell whether the steps are over. A step is begun where most of it is likely to be within the limit."""

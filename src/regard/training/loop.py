@@ -198,7 +198,7 @@ class Trainer:
             return "steps"
         if config.epochs is not None and progress.epoch >= config.epochs:
             return "epochs"
-        if config.minutes is not None and self.clock.over(config.minutes):
+        if config.minutes is not None and progress.step and self.clock.over(config.minutes):
             return "minutes"
         return "patience" if config.patience is not None and progress.stale >= config.patience else None
 
