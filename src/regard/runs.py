@@ -55,7 +55,7 @@ from regard.tasks.settings import (
 from regard.tasks.starting import begin, family_of, find_start, fit_start, save_tuned, store_start
 from regard.tasks.stored import open_prepared, store_part, tell_alike, tell_skipped
 from regard.tasks.tuning import gentle, split_tuning
-from regard.training.config import TrainConfig
+from regard.training.config import FALLING, TrainConfig
 from regard.training.events import Event, Result, Started, Warned
 from regard.training.loop import Trainer
 from regard.training.state import StateStore
@@ -263,9 +263,8 @@ def _resume(
     config = TrainConfig.from_dict({**values, **anew})
     saved = StateStore(folder / "checkpoints", keep=1, warn=lambda text: None)
     check_ends(anew, record["training"], saved.progress())
-    if config.schedule in ("linear", "cosine", "wsd") and any(
-        getattr(config, name) != record["training"][name] for name in ("steps", "epochs")
-    ):
+    ends = ("steps", "epochs") if config.steps or config.epochs else ("minutes",)
+    if config.schedule in FALLING and any(getattr(config, n) != record["training"][n] for n in ends):
         text = (
             "the learning rate now falls to the new end; a run that had this end from its start would differ."
         )
@@ -316,7 +315,8 @@ def _run(
     trainer = Trainer(
         module, batches, make_loss(config, model_config, stores["train"], hidden=tokenizer.mask_id), settings, folder,
         evaluate=evaluate, metric=task.metric, higher_is_better=task.higher_is_better, report=told, resume=resume,
-        save_model=partial(save_tuned, model_config, record), clock=make_clock(dialled, config.minutes, began),
+        save_model=partial(save_tuned, model_config, record),
+        clock=make_clock(dialled, config.minutes, began, resume=resume),
     )  # fmt: skip
     if not resume:
         check_warmup(record["given"], config, trainer.horizon, report)

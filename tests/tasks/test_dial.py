@@ -11,7 +11,6 @@ import pytest
 from tests.tiny_data import DATA, measured, write_all
 
 from regard.cli import main
-from regard.errors import ConfigError
 from regard.models.families import preset
 from regard.recipes import RECIPES
 from regard.runs import Dry, train
@@ -21,6 +20,7 @@ from regard.tasks.base import DataSize
 from regard.tasks.dial import EVALUATING, Material, dial, dropout_for, expected_loss, sizes_for, useful_epochs
 from regard.tasks.registry import get_task
 from regard.tasks.settings import train_config
+from regard.training.events import Warned
 from regard.training.pace import Pace
 
 
@@ -198,10 +198,16 @@ def test_a_run_ends_with_its_minutes_at_a_rate_of_nothing(here, monkeypatch):
     assert more.training.steps > run.training.steps and more.training.seconds > run.training.seconds
 
 
-def test_too_little_time_is_said(here, monkeypatch):
-    with pytest.raises(ConfigError, match="reading and tokenising took"):
-        train("generate", "text.txt", minutes=0.01, out="run", began=time.monotonic() - 10)
-    assert not (here / "run").exists()
+def test_too_little_time_is_said_and_a_little_more_is_taken(here, monkeypatch):
+    monkeypatch.setattr(dialling, "rehearse", lambda folder: 0.1)
+    said = []
+    run = train(
+        "generate", "text.txt", minutes=0.05, out="run", began=time.monotonic() - 10, report=said.append
+    )
+    warnings = " ".join(event.text for event in said if isinstance(event, Warned))
+    assert "reading and tokenising took" in warnings and "give more --minutes" in warnings
+    assert run.training.reason == "minutes" and run.training.steps >= 1
+    assert (here / "run" / "model.safetensors").exists()
 
 
 def test_minutes_beside_steps_only_limit(here):

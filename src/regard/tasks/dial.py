@@ -243,7 +243,7 @@ def dial(
         training = training.replace(epochs=useful)
     steps, step_seconds = max(1, round(epochs * steps_each)), epoch_seconds / steps_each
     if not (tuned or task.labelled or "dropout" in given):
-        chosen = chosen.replace(dropout=dropout_for(epochs, chosen.num_parameters(), unique))
+        chosen = chosen.replace(dropout=dropout_for(epochs, _weights(chosen), unique))
     expected, whole, quick_rows = _evaluation(material, seconds, epoch_seconds, unique)
     if material.evaluate is not None and expected < MEASURING * seconds:
         module = build(chosen) if start is None else start()
@@ -273,7 +273,7 @@ def _choose_size(
         near = min(timed, key=lambda other: abs(other - number))
         seconds = timed[near][0] * _cost(candidates[number]) / _cost(candidates[near])
         epochs = room / seconds if useful is None else min(float(useful), room / seconds)
-        return expected_loss(candidates[number].num_parameters(), unique * epochs, unique)
+        return expected_loss(_weights(candidates[number]), unique * epochs, unique)
 
     timed: dict[int, tuple[float, Precision]] = {}
     pick = min(2, len(candidates) - 1)
@@ -291,10 +291,15 @@ def _choose_size(
     return pick, *timed[pick]
 
 
+def _weights(config: ModelConfig) -> int:
+    """Count the weights that a token passes through, by which sizes are compared."""
+    return config.num_parameters()
+
+
 def _cost(config: ModelConfig) -> float:
     """Give what a step costs in comparison: products with the weights, and passes over the states of each layer."""
     layers = config.num_layers + (config.num_decoder_layers or 0)
-    return config.num_parameters() + 1500.0 * config.width * layers
+    return _weights(config) + 1500.0 * config.width * layers
 
 
 def _batch(

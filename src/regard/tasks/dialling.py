@@ -11,7 +11,6 @@ import torch
 
 from regard.config import ModelConfig
 from regard.data.tokenizers import Tokenizer
-from regard.errors import ConfigError
 from regard.models.transformer import build
 from regard.tasks.base import DataSize, Parts, Task
 from regard.tasks.dial import Material, dial, ending_of
@@ -20,11 +19,14 @@ from regard.tasks.starting import begin
 from regard.training.clock import Clock
 from regard.training.config import TrainConfig
 from regard.training.curves import rehearse
+from regard.training.events import Warned
 from regard.training.precision import choose_device
 from regard.training.weighting import make_loss
 
 __all__ = ["is_late", "make_clock", "turn_dial"]
 
+_LEAST = 0.2
+"""The part of the time that measuring, training and what comes after get, however long it took to prepare the data."""
 _OTHERS = 0.7
 """Seconds that come last beside drawing: loading the best weights, the card, leaving the process."""
 
@@ -37,19 +39,18 @@ def turn_dial(
     """Choose what is trained from a run's prepared data; give what the record keeps, the model and the settings.
 
     Of the run it takes what is prepared. `size` is that of the training data, `rows` are kept of the held-out data, and
-    the time began at `began`, as time.monotonic tells it.
-
-    Raises:
-        ConfigError: the preparation has taken most of the time.
+    the time began at `began`, as time.monotonic tells it; where hardly any of it is left, there is a little more.
     """
     report(Working("measuring this machine"))
     assert training.minutes is not None
     left = training.minutes * 60 - (time.monotonic() - began)
-    if left < 0.2 * training.minutes * 60:
-        raise ConfigError(
-            f"reading and tokenising took {training.minutes - left / 60:.1f} of {training.minutes:g} minutes, so there "
-            "is no time to train; give more --minutes."
+    more = max(0.0, _LEAST * training.minutes * 60 - left)
+    if more:
+        text = (
+            f"reading and tokenising took {training.minutes - left / 60:.2g} of {training.minutes:g} minutes, so the "
+            f"run takes {more:.0f} s more; give more --minutes."
         )
+        report(Warned(text))
     parts = {name: task.open_stores(folder / "data" / name) for name in ("train", "valid")}
     window = about.get("window")
 
@@ -74,16 +75,21 @@ def turn_dial(
         _OTHERS + rehearse(folder), None if task.writes else evaluate, rows if task.writes else 0,
         sum(len(store.flat) for store in parts["valid"].values()),
     )  # fmt: skip
-    found = dial(material, config, training, left, given=given, start=started if about.get("start") else None)
+    found = dial(
+        material, config, training, left + more, given=given, start=started if about.get("start") else None
+    )
     chosen = found.training.replace(precision=found.precision)
-    return {**found.to_dict(), "summary": found.summary()}, found.config, chosen
+    return {**found.to_dict(), "summary": found.summary(), "more": more}, found.config, chosen
 
 
-def make_clock(dialled: Mapping[str, Any] | None, minutes: float | None, began: float) -> Clock:
+def make_clock(
+    dialled: Mapping[str, Any] | None, minutes: float | None, began: float, *, resume: bool
+) -> Clock:
     """Give the clock of a session: of the whole process where the dial was turned, else of training alone."""
+    more = 0.0 if dialled is None or resume else float(dialled["more"])
     if dialled is None or minutes is None:
         return Clock()
-    return Clock(began=began, ending=ending_of(dialled, minutes))
+    return Clock(began=began + more, ending=ending_of(dialled, minutes))
 
 
 def is_late(elapsed: float, dialled: Mapping[str, Any] | None, minutes: float | None) -> bool:

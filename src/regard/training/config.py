@@ -50,7 +50,9 @@ class TrainConfig:
 
     steps: Annotated[int | None, "End after this many optimizer steps."] = None
     epochs: Annotated[int | None, "End after this many passes over the training data."] = None
-    minutes: Annotated[float | None, "End after this much time, counting earlier sessions of the run."] = None
+    minutes: Annotated[
+        float | None, "End after this much time; alone, it is that of the whole process, and sizes the run."
+    ] = None
     patience: Annotated[int | None, "End after this many evaluations in a row without improvement."] = None
 
     batch_tokens: Annotated[int, "Tokens in one optimizer step, padding included."] = 4096

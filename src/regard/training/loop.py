@@ -39,9 +39,6 @@ from regard.training.state import Progress, StateStore, compare_settings, save_w
 __all__ = ["Trainer"]
 
 
-PROBE_TOKENS = 2048
-
-
 class Trainer:
     """Train a model.
 

@@ -18,7 +18,7 @@ from regard.training.precision import Precision, autocast, choose_device, choose
 
 __all__ = ["Pace", "measure_pace"]
 
-PROBE_TOKENS = 512
+PROBE_TOKENS = 2048
 """Of a batch, at most, with which it is found out what precision is fast."""
 
 
