@@ -112,7 +112,7 @@ def train(
     from regard.cli.display import Display
     from regard.runs import Dry, train_folds
     from regard.runs import train as run
-    from regard.tasks.card import ENDINGS
+    from regard.tasks.card import ENDINGS, model_line
     from regard.tasks.preparation import Reading
 
     output = Output(json)
@@ -137,6 +137,7 @@ def train(
         except Dry as plan:
             display.close()
             output.line(plan.summary)
+            output.line(model_line(ModelConfig.from_dict(dict(plan.record["model"]))))
             output.result({"task": task, **{name: plan.record[name] for name in ("model", "training")},
                            "dial": plan.record.get("dial")})  # fmt: skip
             return None

@@ -82,7 +82,7 @@ def _card(folder: Path, record: Mapping[str, Any]) -> str:
     lowered = ", lower-casing" if record["lowercase"] else ""
     about = {
         "Task": f"{task}: {chosen.help}",
-        "Model": _model_line(config),
+        "Model": model_line(config),
         "Tokenizer": f"{record['tokenizer']}, {config.vocab_size:,} tokens{lowered}",
         "Training data": f"{_paths(record['data'])}: {size_line(record['sizes']['train'])}",
         "Held-out data": f"{_paths(record['valid']) if record['valid'] else 'the last tenth of it'}: "
@@ -127,7 +127,8 @@ def _counted(number: float, what: str) -> str:
     return f"{number:,.0f} {what}{'' if round(number) == 1 else 's'}"
 
 
-def _model_line(config: ModelConfig) -> str:
+def model_line(config: ModelConfig) -> str:
+    """Say in a line what a model is."""
     layers = _counted(config.num_layers, "layer")
     if config.kind == "encoder-decoder":
         layers = f"{config.num_layers} and {_counted(config.num_decoder_layers or 0, 'layer')}"

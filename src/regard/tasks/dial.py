@@ -127,6 +127,7 @@ class Dialled:
             f"width {c.width}, {layers} layers, {c.num_heads} heads, {c.num_parameters():,} weights; about "
             f"{self.steps:,} steps of {t.batch_tokens:,} tokens, {passes} passes, {self.step_seconds:.3g} s each; "
             f"dropout {c.dropout:g}, rate {t.lr:g}, {t.schedule}"
+            + ("; it ends with them, as more would teach it no more" if self.ends_early else "")
         )
 
     def to_dict(self) -> dict[str, Any]:

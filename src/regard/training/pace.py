@@ -63,6 +63,8 @@ def measure_pace(
         took: list[list[float]] = [[] for _ in batches]
         spent, rounds = 0.0, 0
         while rounds <= least or (rounds <= most and spent < seconds):
+            if rounds and spent > 4 * seconds:  # of a slow step the first will do
+                break
             for own, batch in zip(took, batches, strict=True):
                 began = time.perf_counter()
                 for part in micro_batches(batch, config.micro_tokens):
@@ -78,4 +80,5 @@ def measure_pace(
             rounds += 1
         module.zero_grad()
     # The first eighth, of those that are timed: not what else the machine does meanwhile.
-    return Pace(sum(sorted(own[1:])[len(own[1:]) // 8] for own in took) / len(took), precision)
+    timed = [sorted(own[1:] or own) for own in took]
+    return Pace(sum(own[len(own) // 8] for own in timed) / len(timed), precision)
