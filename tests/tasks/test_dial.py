@@ -210,6 +210,22 @@ def test_too_little_time_is_said_and_a_little_more_is_taken(here, monkeypatch):
     assert (here / "run" / "model.safetensors").exists()
 
 
+def test_a_measurement_that_would_outlast_the_minutes_is_cut_off_and_says_so(here, monkeypatch):
+    monkeypatch.setattr(dialling, "rehearse", lambda folder: 0.1)
+    monkeypatch.setattr("regard.runs.is_late", lambda *now: True)
+    said = []
+    run = train("translate", DATA["translate"], minutes=0.1, out="run", report=said.append)
+    assert run.training.reason == "minutes"
+    assert run.evaluation.details["measured"] == "a part of the held-out data"
+    assert any("the scores are of a part" in event.text for event in said if isinstance(event, Warned))
+
+
+@pytest.mark.parametrize(("elapsed", "late"), [(50, False), (58, False), (59.5, True), (61, True)])
+def test_it_is_late_when_what_comes_last_would_outlast_the_minutes(elapsed, late):
+    assert dialling.is_late(elapsed, {"tail": 2.0}, 1.0) is late
+    assert not dialling.is_late(elapsed, None, 1.0)
+
+
 def test_minutes_beside_steps_only_limit(here):
     with pytest.raises(Dry) as found:
         train("generate", "text.txt", minutes=1, steps=3, out="run", dry=True)
