@@ -3,7 +3,7 @@
 # make browser  the tests of the pages: the server, and what Chromium shows
 # make slow     the slow tests: kills and resumes, 20,000 lines in bulk, the widget in JupyterLab
 # make check    everything a change must pass: lint, format, types, import contracts, tests
-# make bench    the comparisons with other libraries (minutes to an hour)
+# make bench    the comparisons with other libraries (hours; `regard bench` runs one), and README's table of them
 # make venv     the environment in .venv, with the front end built; the others make it when they need it
 # make web      build the front end again after a change in web/
 # make format   put the code into the common format
@@ -19,7 +19,6 @@ ASSET := src/regard/look/draw/assets/look.js
 PAGE := src/regard/serve/page/index.html
 WEB := $(shell find web -name node_modules -prune -o -type f -print)
 STAMP := $(INSTALLED) $(ASSET) $(PAGE)
-BENCHMARKS := $(sort $(filter-out benchmarks/common.py,$(wildcard benchmarks/*.py)))
 
 .PHONY: demo test browser slow check lint types imports bench venv web format clean
 .DEFAULT_GOAL := help
@@ -72,7 +71,9 @@ imports: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	@set -e; for file in $(BENCHMARKS); do echo "$$file"; $(BIN)/python "$$file" --json; done
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,bench]"
+	$(BIN)/regard bench --all --json > /dev/null
+	$(BIN)/regard bench --table README.md
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix

@@ -13,16 +13,15 @@ it stores every matrix, and stops at 4,096 tokens. The ratio is its time over ou
 from __future__ import annotations
 
 import json
-import resource
 import statistics
-import subprocess
 import sys
 import time
 from typing import Any
 
-from common import alternate, finish, parser, summarize
+from regard.bench.common import Options, alternate, run_process, summarize
+from regard.bench.registry import Comparison
+from regard.bench.worker import peak_mib
 
-LENGTHS = (512, 1024, 2048, 4096, 8192, 16_384, 32_768, 131_072)
 PEERS_LAST = 4096
 VOCABULARY = 50_257
 TARGETS = {
@@ -31,75 +30,55 @@ TARGETS = {
 }  # fmt: skip
 
 
-def main() -> None:
-    """Measure each length in a process of its own, the peer's in turns, and report."""
-    made = parser(__doc__, seed=1, rounds=3)
-    made.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS), help="numbers of tokens")
-    made.add_argument(
-        "--forward", action="store_true", help="time the pass without a capture too, at every length"
-    )
-    made.add_argument(
-        "--layers", type=int, default=12, help="of the decoder; a long text takes each the same time"
-    )
-    made.add_argument("--side", nargs=2, metavar=("SIDE", "LENGTH"), help="one measurement, in this process")
-    options = made.parse_args()
-    if options.side:
-        side, length = options.side[0], int(options.side[1])
-        print(json.dumps(SIDES[side](length, options.seed, options.layers)))
-        return
+def run(comparison: Comparison, options: Options) -> dict[str, Any]:
+    """Measure each length in a process of its own, the peer's in turns, and report.
+
+    `forward` times the pass without a capture too; `layers` of the decoder may be fewer, a long text takes each the
+    same time.
+    """
+    chosen = {**comparison.settings, **options.settings}
+    lengths, layers = chosen["lengths"], chosen["layers"]
     rows: dict[str, dict[str, Any]] = {}
-    compared = max((n for n in options.lengths if n <= PEERS_LAST), default=None)
+    compared = max((n for n in lengths if n <= PEERS_LAST), default=None)
     figures: dict[str, list[float]] = {}
-    for length in options.lengths:
+    for length in lengths:
         runs: dict[str, list[dict[str, float]]] = {}
 
         def take(side: str, length: int = length, runs: dict[str, Any] = runs) -> float:
-            found = measure(side, length, options.seed, options.layers)
+            found = measure(side, length, options.seed, layers)
             runs.setdefault(side, []).append(found)
             return found["capture_s"]
 
         sides = {"ours": lambda: take("ours")}
-        if options.forward:
+        if chosen["forward"]:
             sides["forward"] = lambda: take("forward")
         if length <= PEERS_LAST:
             sides["transformers"] = lambda: take("transformers")
-        print(f"{length:,} tokens", file=sys.stderr)
+        options.report(f"{length:,} tokens")
         # A long one takes minutes and varies little: once.
-        found = alternate(sides, rounds=options.rounds if length <= PEERS_LAST else 1)
+        rounds = options.rounds if length <= PEERS_LAST else 1
+        found = alternate(sides, rounds=rounds, report=options.report)
         if length == compared:
             figures = {side: found[side] for side in found if side != "forward"}
         rows[str(length)] = {
             side: {key: statistics.median(run[key] for run in some) for key in some[0]}
             for side, some in runs.items()
         }
-        print(json.dumps(rows[str(length)]), file=sys.stderr)
+        options.report(json.dumps(rows[str(length)]))
     if not figures:
-        figures = {"ours": [rows[str(options.lengths[-1])]["ours"]["capture_s"]]}
-    result = summarize(
-        "look" if options.layers == 12 else f"look-{options.layers}-layers", figures,
-        unit=f"s (a capture of all layers at {compared or options.lengths[-1]:,} tokens)",
-        better="less", seed=options.seed, libraries=("transformers",), more={"lengths": rows, "targets": TARGETS},
+        figures = {"ours": [rows[str(lengths[-1])]["ours"]["capture_s"]]}
+    return summarize(
+        "look" if layers == 12 else f"look-{layers}-layers", figures,
+        unit=f"s (a capture of all layers at {compared or lengths[-1]:,} tokens)",
+        better="less", options=options, libraries=("transformers",), more={"lengths": rows, "targets": TARGETS},
     )  # fmt: skip
-    finish(result, json=options.json)
 
 
 def measure(side: str, length: int, seed: int, layers: int) -> dict[str, float]:
-    """Run this file once more for one measurement."""
-    words = [
-        sys.executable,
-        __file__,
-        "--side",
-        side,
-        str(length),
-        "--seed",
-        str(seed),
-        "--layers",
-        str(layers),
-    ]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return json.loads(done.stdout)
+    """Run this file as a process for one measurement."""
+    words = [sys.executable, "-P", "-m", "regard.bench.look", side, str(length), str(seed), str(layers)]
+    found: dict[str, float] = json.loads(run_process(words)[1])
+    return found
 
 
 def ours(length: int, seed: int, layers: int) -> dict[str, float]:
@@ -184,10 +163,16 @@ def _model(length: int, seed: int, layers: int) -> tuple[Any, Any]:
 
 
 def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return (peak_mib() or 0.0) / 1024
 
 
 SIDES = {"ours": ours, "forward": forward, "transformers": transformers}
 
+
+def main(side: str, *numbers: str) -> None:
+    """Measure one side at one length."""
+    sys.stdout.write(json.dumps(SIDES[side](*map(int, numbers))) + "\n")
+
+
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

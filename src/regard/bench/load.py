@@ -11,16 +11,17 @@ page cache for both.
 from __future__ import annotations
 
 import json
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from common import alternate, finish, parser, summarize
+from regard.bench.common import Options, alternate, run_process, summarize
+from regard.bench.registry import Comparison
+from regard.bench.worker import peak_mib
+from regard.errors import ConfigError, suggest
 
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gpt2": ("GPT2Config", "GPT2LMHeadModel", {}),
@@ -44,60 +45,51 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def main() -> None:
+def run(comparison: Comparison, options: Options) -> dict[str, Any]:
     """Write each model, load it in turns, and report."""
-    made = parser(__doc__, seed=1, rounds=5)
-    made.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="which to load")
-    made.add_argument(
-        "--side", nargs=3, metavar=("SIDE", "MODEL", "FOLDER"), help="one measurement, in this process"
-    )
-    made.add_argument(
-        "--write", nargs=2, metavar=("MODEL", "FOLDER"), help="write a model with random weights"
-    )
-    options = made.parse_args()
-    if options.write:
-        write(*options.write, options.seed)
-        return
-    if options.side:
-        print(json.dumps(measure(*options.side)))
-        return
-    found = {name: compare(name, options.rounds, options.seed) for name in options.models}
+    names = options.settings.get("models", comparison.settings["models"])
+    for name in names:
+        if name not in MODELS:
+            hint = suggest(name, MODELS) or f"choose from {', '.join(MODELS)}."
+            raise ConfigError(f"models={name} is not known; {hint}")
+    found = {name: compare(name, options) for name in names}
     for name, sides in found.items():
         line = ", ".join(
             f"{what} {sides['ratios'][what]:.2f}" for what in ("seconds", "first_text", "peak", "added")
         )
-        print(f"{name}: theirs over ours: {line}", file=sys.stderr)
+        options.report(f"{name}: theirs over ours: {line}")
     worst = min(found, key=lambda name: found[name]["ratios"]["seconds"])
-    result = summarize(
-        "load", found[worst]["seconds"], unit=f"s ({worst}, the least favourable)", better="less", seed=options.seed,
-        target=1.0, libraries=("transformers", "safetensors"), more={"models": found},
+    return summarize(
+        comparison.name, found[worst]["seconds"], unit=f"s ({worst}, the least favourable)", better="less",
+        options=options, target=comparison.target, libraries=("transformers", "safetensors"), more={"models": found},
     )  # fmt: skip
-    finish(result, json=options.json)
 
 
-def compare(name: str, rounds: int, seed: int) -> dict[str, Any]:
+def compare(name: str, options: Options) -> dict[str, Any]:
     """Load one model in turns; give every figure of both sides, and theirs over ours, medians."""
     runs: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        process(["--write", name, folder, "--seed", str(seed)])
+        process("write", name, folder, options)
 
         def side(which: str) -> float:
-            figures = json.loads(process(["--side", which, name, folder]))
+            figures = json.loads(process(which, name, folder, options))
             for what, figure in figures.items():
                 runs.setdefault(what, {}).setdefault(which, []).append(figure)
             return float(figures["seconds"])
 
-        alternate({"ours": lambda: side("ours"), "transformers": lambda: side("transformers")}, rounds=rounds)
+        options.report(name)
+        alternate(
+            {"ours": lambda: side("ours"), "transformers": lambda: side("transformers")}, rounds=options.rounds,
+            report=options.report,
+        )  # fmt: skip
     medians = {what: {s: statistics.median(v) for s, v in sides.items()} for what, sides in runs.items()}
     return {**runs, "ratios": {what: m["transformers"] / m["ours"] for what, m in medians.items()}}
 
 
-def process(words: list[str]) -> str:
-    """Run this file once more; give what it printed."""
-    done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return done.stdout
+def process(what: str, name: str, folder: str, options: Options) -> str:
+    """Run this file as a process; give what it printed."""
+    words = [sys.executable, "-P", "-m", "regard.bench.load", what, name, folder, str(options.seed)]
+    return run_process(words)[1]
 
 
 def write(name: str, folder: str, seed: int) -> None:
@@ -127,7 +119,7 @@ def measure(side: str, name: str, folder: str) -> dict[str, float]:
 
         kind = getattr(transformers, MODELS[name][1])
         load = lambda: kind.from_pretrained(folder)  # noqa: E731
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mib() or 0.0
     began = time.perf_counter()
     model = load()
     seconds = time.perf_counter() - began
@@ -139,9 +131,17 @@ def measure(side: str, name: str, folder: str) -> dict[str, float]:
         else:
             model(input_ids=ids, decoder_input_ids=ids)
     text = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": seconds, "first_text": text, "peak": peak / 1024, "added": (peak - before) / 1024}
+    peak = peak_mib() or 0.0
+    return {"seconds": seconds, "first_text": text, "peak": peak, "added": peak - before}
+
+
+def main(what: str, name: str, folder: str, seed: str) -> None:
+    """Write a model, or measure one side."""
+    if what == "write":
+        write(name, folder, int(seed))
+    else:
+        sys.stdout.write(json.dumps(measure(what, name, folder)) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

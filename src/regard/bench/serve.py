@@ -1,7 +1,5 @@
 """The page's server under load: how long a tile of a long text's map takes while the server is busy otherwise.
 
-    python benchmarks/serve.py [--tokens 131072] [--json]
-
 A server of its own process looks at a text of so many tokens with one layer of random weights. Then, at once: a page
 drags over the map and zooms, another page writes a text, token by token, without end, and a third has the exact map of
 another head worked out. A tile has 256 x 256 cells, at a zoom drawn anew for each, and is asked for as the page does
@@ -29,7 +27,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common import finish, parser, summarize
+from regard.bench.common import Options, summarize
+from regard.bench.registry import Comparison
+from regard.bench.worker import SideError, environment
 
 TARGET_MS = 100
 TILE = 256
@@ -40,35 +40,30 @@ ADDRESS = re.compile(rb"http://127\.0\.0\.1:(\d+)")
 ALPHABET = "abcdefghijklmnopqrstuvwxyz ,.\n"
 
 
-def main() -> None:
+def run(comparison: Comparison, options: Options) -> dict[str, Any]:
     """Serve, drag with and without other work, and report."""
-    made = parser(__doc__, rounds=3)
-    made.add_argument("--tokens", type=int, default=131_072, help="length of the text")
-    made.add_argument("--seconds", type=float, default=20, help="of each drag")
-    options = made.parse_args()
+    chosen = {**comparison.settings, **options.settings}
+    tokens = chosen["tokens"]
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        _make(place, options.tokens, options.seed)
+        _make(place, tokens, options.seed)
         with served(place) as port:
             look, took = _look(port)
-            print(f"  looked at {options.tokens:,} tokens in {took:.1f} s", file=sys.stderr, flush=True)
+            options.report(f"  looked at {tokens:,} tokens in {took:.1f} s")
             runs: dict[str, list[dict[str, Any]]] = {"quiet": [], "busy": []}
             for k in range(options.rounds):
                 for name, some in runs.items():
                     with beside((_writing, _mapping) if name == "busy" else (), port, look):
-                        some.append(drag(port, look, options.tokens, options.seconds, options.seed + k))
-                    said = f"  {k + 1}/{options.rounds}  {name}: {json.dumps(some[-1])}"
-                    print(said, file=sys.stderr, flush=True)
+                        some.append(drag(port, look, tokens, chosen["seconds"], options.seed + k))
+                    options.report(f"  {k + 1}/{options.rounds}  {name}: {json.dumps(some[-1])}")
     more = {
-        "tokens": options.tokens, "target_ms": TARGET_MS, "lanes": LANES, "look_s": took,
+        "tokens": tokens, "lanes": LANES, "look_s": took,
         "quiet_p95_ms": statistics.median(one["p95_ms"] for one in runs["quiet"]), "drags": runs,
     }  # fmt: skip
-    figures = {"ours": [one["p95_ms"] for one in runs["busy"]]}
-    libraries = ["fastapi", "uvicorn"]
-    result = summarize(
-        "serve", figures, unit="ms", better="less", seed=options.seed, libraries=libraries, more=more
-    )
-    finish(result, json=options.json)
+    return summarize(
+        comparison.name, {"ours": [one["p95_ms"] for one in runs["busy"]]}, unit="ms", better="less", options=options,
+        goal=TARGET_MS, libraries=["fastapi", "uvicorn"], more=more,
+    )  # fmt: skip
 
 
 def _make(place: Path, tokens: int, seed: int) -> None:
@@ -95,16 +90,16 @@ def _make(place: Path, tokens: int, seed: int) -> None:
 def served(place: Path) -> Iterator[int]:
     """Serve what lies in a folder, and give the port."""
     command = [
-        sys.executable, "-m", "regard", "serve", "--runs", str(place / "runs"), "--data", str(place / "data"),
+        sys.executable, "-P", "-m", "regard", "serve", "--runs", str(place / "runs"), "--data", str(place / "data"),
         "--device", "cpu", "--no-browser", "--port", "0",
     ]  # fmt: skip
     log = place / "log"
     with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, cwd=place)
+        process = subprocess.Popen(command, stdout=file, stderr=file, cwd=place, env=environment(None))
     try:
         while not (found := ADDRESS.search(log.read_bytes())):
             if process.poll() is not None:
-                raise SystemExit(log.read_text(encoding="utf-8", errors="replace"))
+                raise SideError(log.read_text(encoding="utf-8", errors="replace"))
             time.sleep(0.05)
         yield int(found[1])
     finally:
@@ -119,7 +114,7 @@ def _events(port: int, path: str, asked: dict[str, Any]) -> Iterator[tuple[str, 
         link.request("POST", path, json.dumps(asked), {"Content-Type": "application/json"})
         answer = link.getresponse()
         if answer.status != 200:
-            raise SystemExit(f"{path}: {answer.status} {answer.read()!r}")
+            raise SideError(f"{path}: {answer.status} {answer.read()!r}")
         name = ""
         for line in answer:
             if line.startswith(b"event: "):
@@ -136,10 +131,10 @@ def _look(port: int) -> tuple[str, float]:
     for name, told in _events(port, "/api/look", {"model": "long", "file": "long.txt"}):
         if name == "done":
             return told["id"], time.perf_counter() - begin
-    raise SystemExit(f"the look came to no end: {name} {told}")
+    raise SideError(f"the look came to no end: {name} {told}")
 
 
-def _writing(port: int, _: str, stop: threading.Event) -> None:
+def _writing(port: int, look: str, stop: threading.Event) -> None:
     """Have texts written without end."""
     while not stop.is_set():
         asked = {"model": "long", "verb": "generate", "text": "a", "max_tokens": 4000, "temperature": 1.0}
@@ -223,7 +218,7 @@ def tile(
     answer = link.getresponse()
     data = answer.read()
     if answer.status != 200:
-        raise SystemExit(f"a tile came with {answer.status}: {data!r}")
+        raise SideError(f"a tile came with {answer.status}: {data!r}")
     return 1000 * (time.perf_counter() - begin)
 
 
@@ -243,7 +238,3 @@ def _spread(times: list[tuple[int, float]]) -> dict[str, Any]:
 def percentile(values: list[float], part: float) -> float:
     """Give the value below which a part of all lie."""
     return sorted(values)[min(len(values) - 1, int(part * len(values)))]
-
-
-if __name__ == "__main__":
-    main()

@@ -11,15 +11,14 @@ README ("I only have a macbook") and train.py's defaults.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-from common import REPO, alternate, finish, parser, shared, summarize
+from regard.bench.common import Options, alternate, regard_json, run_process, summarize
+from regard.bench.registry import Comparison
+from regard.bench.texts import shared
 
 TARGET_NATS = 1.8857
 SETTINGS = [
@@ -28,57 +27,41 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def main() -> None:
+def run(comparison: Comparison, options: Options) -> dict[str, Any]:
     """Run both sides in turn and report."""
-    made = parser(__doc__, seed=1)
-    made.add_argument("--plain", action="store_true", help="run the plain side once, in this process")
-    options = made.parse_args()
     text = shared("data", "tinyshakespeare", "input.txt")
-    if options.plain:
-        print(json.dumps(plain_recipe(text, options.seed)))
-        return
     losses: dict[str, list[float]] = {"ours": [], "plain torch": []}
 
     def ours() -> float:
         with tempfile.TemporaryDirectory() as folder:
-            words = [
-                sys.executable,
-                "-m",
-                "regard",
-                "train",
-                "generate",
-                str(text),
-                *SETTINGS,
-                str(options.seed),
-            ]
-            seconds, found = _process([*words, "--out", str(Path(folder) / "run"), "--json"])
+            words = ["train", "generate", text, *SETTINGS, options.seed, "--out", Path(folder) / "run"]
+            seconds, found = regard_json(*words)
         losses["ours"].append(found["metrics"]["nats"])
         return seconds
 
     def plain() -> float:
-        seconds, found = _process([sys.executable, __file__, "--plain", "--seed", str(options.seed)])
-        losses["plain torch"].append(found["nats"])
+        words = [sys.executable, "-P", "-m", "regard.bench.train_char", str(text), str(options.seed)]
+        seconds, printed = run_process(words)
+        losses["plain torch"].append(json.loads(printed)["nats"])
         return seconds
 
-    figures = alternate({"ours": ours, "plain torch": plain}, rounds=options.rounds)
+    sides = {"ours": ours, "plain torch": plain}
+    figures = alternate(sides, rounds=options.rounds, report=options.report)
     reached = max(losses["ours"]) <= TARGET_NATS
-    more = {"nats": losses, "target_nats": TARGET_NATS, "reached": reached}
-    finish(
-        summarize("train_char", figures, unit="s", better="less", seed=options.seed, target=8.0, more=more),
-        json=options.json,
-    )
     if not reached:
-        raise SystemExit(f"ours ends at {max(losses['ours']):.4f} nats a character, above {TARGET_NATS}")
-
-
-def _process(words: list[str]) -> tuple[float, dict[str, Any]]:
-    """Run a process that prints one JSON object; give its time and the object."""
-    environment = {**os.environ, "PYTHONPATH": str(REPO / "src")}
-    begin = time.perf_counter()
-    done = subprocess.run(
-        words, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+        options.report(f"  ours ends at {max(losses['ours']):.4f} nats a character, above {TARGET_NATS}")
+    more = {"nats": losses, "target_nats": TARGET_NATS, "reached": reached}
+    result = summarize(
+        comparison.name,
+        figures,
+        unit="s",
+        better="less",
+        options=options,
+        target=comparison.target,
+        more=more,
     )
-    return time.perf_counter() - begin, json.loads(done.stdout)
+    # Where the loss isn't reached, the time to it is not known.
+    return result if reached else {**result, "ratio": None}
 
 
 def plain_recipe(path: Path, seed: int) -> dict[str, float]:
@@ -166,4 +149,4 @@ def plain_recipe(path: Path, seed: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.stdout.write(json.dumps(plain_recipe(Path(sys.argv[1]), int(sys.argv[2]))) + "\n")

@@ -1,7 +1,5 @@
 """Measure the exported page in Chromium's own trace: pointing at 2,000 x 2,000 tokens, panning over 131,072.
 
-    python benchmarks/page.py [--tokens 131072] [--json]
-
 Ours is the median frame's work while the pointer moves over a matrix of 2,000 tokens, in milliseconds: everything that
 the page's main thread does from one frame to the next. There is no peer: other tools draw one object a weight, and
 stop long before. `pan_fps` is how many frames a second are drawn while a map of the long text is dragged at single
@@ -15,7 +13,6 @@ import json
 import math
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,7 +20,9 @@ from typing import Any
 
 import torch
 
-import common
+from regard.bench.common import Options, Report, summarize
+from regard.bench.registry import Comparison
+from regard.errors import DependencyError
 from regard.look.capture import Captured
 from regard.look.draw.html import write_html
 from regard.look.reading import Look, Side, Token, Word
@@ -33,6 +32,7 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+FRAME_MS = 1000 / 60  # what a screen leaves for a frame
 VIEWPORT = {"width": 1400, "height": 1000}
 
 
@@ -126,14 +126,14 @@ def frames(events: list[dict[str, Any]]) -> tuple[list[float], list[float], list
     return clock, processor, [moment / 1e6 for moment in moments]
 
 
-def pointing(browser: Any, path: Path, options: Any) -> tuple[list[float], dict[str, Any]]:
+def pointing(browser: Any, path: Path, moves: int) -> tuple[list[float], dict[str, Any]]:
     """Move the pointer over the whole matrix of 2,000 tokens and measure each frame."""
     tab = opened(browser, path, "#view=matrix")
     box = tab.locator(".rg-above").bounding_box()
 
     def move() -> None:
-        for step in range(options.moves):
-            part = step / options.moves
+        for step in range(moves):
+            part = step / moves
             x = box["width"] * (0.15 + 0.8 * (0.5 + 0.5 * math.sin(7 * part)))
             y = box["height"] * (0.1 + 0.85 * part)
             tab.mouse.move(box["x"] + x, box["y"] + y)
@@ -156,7 +156,9 @@ def quantile(values: list[float], part: float) -> float:
     return sorted(values)[min(len(values) - 1, int(part * len(values)))]
 
 
-def panning(browser: Any, path: Path, zooms: dict[str, int], seconds: float) -> dict[str, Any]:
+def panning(
+    browser: Any, path: Path, zooms: dict[str, int], seconds: float, report: Report
+) -> dict[str, Any]:
     """Drag the map for some seconds at several zooms and count the frames in which it moved."""
     found: dict[str, Any] = {}
     tab = opened(browser, path, "#view=matrix&row=60000&column=59000")
@@ -183,56 +185,42 @@ def panning(browser: Any, path: Path, zooms: dict[str, int], seconds: float) -> 
             "clock_ms": spread(clock), "processor_ms": spread(processor), "frames": len(moments),
             "cells": tab.inner_text(".rg-note"), "exact_after_s": wait(tab, 60),
         }  # fmt: skip
-        print(f"  {name}: {found[name]}", file=sys.stderr, flush=True)
+        report(f"  {name}: {found[name]}")
     tab.context.close()
     return found
 
 
-def main() -> None:
-    """Export two looks, measure them, and write the result."""
-    made = common.parser(__doc__, rounds=1)
-    made.add_argument("--tokens", type=int, default=131_072, help="length of the map's text")
-    made.add_argument(
-        "--window", type=int, help="how many keys each query of the long text looks at; unset: all"
-    )
-    made.add_argument("--moves", type=int, default=400, help="how often the pointer moves")
-    options = made.parse_args()
+def run(comparison: Comparison, options: Options) -> dict[str, Any]:
+    """Export two looks and measure them; with `window` each query of the long text looks at so many keys, 0 all."""
+    chosen = {**comparison.settings, **options.settings}
+    tokens, window = chosen["tokens"], chosen["window"] or None
     chromium = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
     if chromium is None:
-        raise SystemExit("no Chromium: install the package chromium of your system")
+        raise DependencyError("no Chromium: install the package chromium of your system.")
     from playwright.sync_api import sync_playwright
 
-    more: dict[str, Any] = {"tokens": options.tokens, "window": options.window}
+    more: dict[str, Any] = {"tokens": tokens, "window": window}
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         short, long = Path(folder) / "short.html", Path(folder) / "long.html"
         write_html(made_look(2000, options.seed), short)
         begin = time.perf_counter()
-        look = made_look(options.tokens, options.seed, options.window)
+        look = made_look(tokens, options.seed, window)
         more["made_s"] = time.perf_counter() - begin
         begin = time.perf_counter()
         write_html(look, long)
         more |= {"export_s": time.perf_counter() - begin, "export_mb": long.stat().st_size / 1e6}
-        print(f"  exported: {more}", file=sys.stderr, flush=True)
+        options.report(f"  exported: {more}")
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         more["chromium"] = browser.version
-        work, figures = pointing(browser, short, options)
+        work, figures = pointing(browser, short, chosen["moves"])
         more |= figures
-        print(f"  pointing: {figures}", file=sys.stderr, flush=True)
-        levels = max(1, round(math.log(options.tokens / 2048, 1.6)))
-        more["panning"] = panning(browser, long, {"all": 0, "middle": levels, "single": levels + 10}, 4)
+        options.report(f"  pointing: {figures}")
+        levels = max(1, round(math.log(tokens / 2048, 1.6)))
+        zooms = {"all": 0, "middle": levels, "single": levels + 10}
+        more["panning"] = panning(browser, long, zooms, 4, options.report)
         browser.close()
     more["pan_fps"] = min(zoom["fps"] for zoom in more["panning"].values())
-    result = common.summarize(
-        "page",
-        {"ours": work},
-        unit="ms",
-        better="less",
-        seed=options.seed,
-        libraries=["playwright"],
-        more=more,
-    )
-    common.finish(result, json=options.json)
-
-
-if __name__ == "__main__":
-    main()
+    return summarize(
+        comparison.name, {"ours": work}, unit="ms", better="less", options=options, goal=FRAME_MS,
+        libraries=["playwright"], more=more,
+    )  # fmt: skip

@@ -1,0 +1,43 @@
+"""Classify sentences with a model of BERT-base's size and two labels, batches of 32: sentences a second.
+
+From texts to labels, tokenizer included, on SST-2's development sentences; the peer is transformers' pipeline.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from regard.bench.common import Options, summarize
+from regard.bench.contest import Need, Side, contest, details, libraries
+from regard.bench.registry import Comparison
+from regard.bench.texts import sentences
+
+COUNT = 256
+
+
+def run(comparison: Comparison, options: Options) -> dict[str, Any]:
+    """Classify in turns."""
+    precision = options.precision or comparison.precision
+    base = options.work / f"bert-{options.seed}{'-tiny' if options.tiny else ''}"
+    count = 8 if options.tiny else int(options.settings.get("sentences", COUNT))
+    data, learned = sentences(200 if options.tiny else 2000, options.seed)
+    made: Need = ("bert", base, {"texts": learned})
+    given = {"folder": str(base), "seed": options.seed, "count": count}
+
+    def side(label: str, kind: str, chosen: str, library: str | None = None) -> Side:
+        arguments = {**given, "precision": chosen}
+        return Side(f"{label} {chosen}", f"regard.bench.bert:{kind}", chosen, arguments, library, (made,))
+
+    found = [side("ours", "Ours", "fp32"), side("ours", "Ours", precision)]
+    found += [side(peer, "Transformers", one, peer) for peer in comparison.peers for one in ("fp32", "bf16")]
+    outcome = contest(found[1:], found[0], options, difference=apart, counted="sentences")
+    more = {**details(outcome, options), "data": data, "sentences": count, "batch": 32}
+    return summarize(
+        comparison.name, outcome.figures, unit="sentences/s", better="more", options=options,
+        target=comparison.target, libraries=libraries(found), ours=f"ours {precision}", more=more,
+    )  # fmt: skip
+
+
+def apart(found: dict[str, Any], truth: dict[str, Any]) -> float:
+    """Give the largest difference of a probability from the reference's."""
+    return max(abs(a - b) for a, b in zip(found["scores"], truth["scores"], strict=True))
