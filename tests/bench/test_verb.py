@@ -164,6 +164,25 @@ def test_what_is_wrong_is_one_line(
     assert not list(tmp_path.rglob("*.json"))
 
 
+def test_without_its_peer_loading_has_no_models(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("regard.bench.load.is_installed", lambda _: False)
+    assert main(["bench", "load"]) == 2
+    assert "transformers, which writes the models, is not installed" in capsys.readouterr().err
+
+
+def test_a_long_look_without_its_peer_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from regard.bench import look
+
+    monkeypatch.setattr(look, "is_installed", lambda _: False)
+    monkeypatch.setattr(look, "measure", lambda side, length, *_: {"capture_s": length / 100})
+    found = look.run(find("look"), Options(rounds=2, settings={"lengths": (100, 200), "layers": 3}))
+    assert found["left_out"] == {"transformers": "transformers is not installed"}
+    assert (found["name"], found["ours"], found["peers"]) == ("look-3-layers", 2.0, {})
+    assert list(found["lengths"]) == ["100", "200"]
+
+
 def test_settings_are_read_as_what_they_are() -> None:
     look = find("look")
     assert read_settings(look, {"lengths": "512, 1024", "forward": "true", "layers": "1"}) == {

@@ -5,10 +5,12 @@ From texts to labels, tokenizer included, on SST-2's development sentences; the 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from regard.bench.bert import ROWS
 from regard.bench.common import Options, summarize
-from regard.bench.contest import Need, Side, contest, details, libraries
+from regard.bench.contest import Need, Side, contest, details, libraries, make
 from regard.bench.registry import Comparison
 from regard.bench.texts import sentences
 
@@ -30,12 +32,25 @@ def run(comparison: Comparison, options: Options) -> dict[str, Any]:
 
     found = [side("ours", "Ours", "fp32"), side("ours", "Ours", precision)]
     found += [side(peer, "Transformers", one, peer) for peer in comparison.peers for one in ("fp32", "bf16")]
-    outcome = contest(found[1:], found[0], options, difference=apart, counted="sentences")
+    make(*made[:2], options, **made[2])
+    layers = 2 * 12 * 32**2 if options.tiny else 12 * 12 * 768**2
+    outcome = contest(
+        found[1:], found[0], options, difference=apart, counted="sentences", weights_read=layers, reads=1 / ROWS,
+        products=layers * mean_tokens(base, count, options.seed),
+    )  # fmt: skip
     more = {**details(outcome, options), "data": data, "sentences": count, "batch": 32}
     return summarize(
         comparison.name, outcome.figures, unit="sentences/s", better="more", options=options,
         target=comparison.target, libraries=libraries(found), ours=f"ours {precision}", more=more,
     )  # fmt: skip
+
+
+def mean_tokens(folder: Path, count: int, seed: int) -> float:
+    """Count the tokens of a sentence on average, those around it included."""
+    from tokenizers import Tokenizer
+
+    found = Tokenizer.from_file(str(folder / "tokenizer.json")).encode_batch(sentences(count, seed)[1])
+    return sum(len(one.ids) for one in found) / len(found)
 
 
 def apart(found: dict[str, Any], truth: dict[str, Any]) -> float:

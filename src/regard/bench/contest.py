@@ -44,6 +44,7 @@ class Side:
         arguments: what the class is called with.
         library: the peer's package; None for ours.
         needs: what must be made before it can run, in this order.
+        read: the file that one pass reads whole; None: so many weights of its precision.
     """
 
     label: str
@@ -52,6 +53,7 @@ class Side:
     arguments: dict[str, Any]
     library: str | None = None
     needs: tuple[Need, ...] = ()
+    read: Path | None = None
 
 
 @dataclass
@@ -79,7 +81,7 @@ def contest(
     counted: str = "tokens",
     weights_read: int = 0,
     reads: float = 1.0,
-    products: int = 0,
+    products: float = 0,
 ) -> Outcome:
     """Check the sides, run them in turns, and give rates of what is `counted` in their answers.
 
@@ -126,7 +128,8 @@ def contest(
     for side in sides:
         if side.label in outcome.figures:
             figure = statistics.median(outcome.figures[side.label])
-            size = WEIGHT_BYTES[side.precision] * weights_read * reads
+            each = WEIGHT_BYTES[side.precision] * weights_read
+            size = reads * (each if side.read is None else side.read.stat().st_size)
             peak = limits["fp32" if WEIGHT_BYTES[side.precision] == 4 else "bf16"]
             outcome.sides[side.label] |= {
                 "figure": figure,

@@ -74,8 +74,17 @@ def sides(comparison: Comparison, options: Options, precision: str, sizes: dict[
             if peer != "llama.cpp":
                 arguments["precision"] = one
             library = PACKAGES.get(peer, peer)
+            read = folder if peer == "llama.cpp" else None  # its head is stored finer than the rest
             found.append(
-                Side(f"{peer} {one}", f"regard.bench.gpt2:{kind}", one, arguments, library, (made, *needs))
+                Side(
+                    f"{peer} {one}",
+                    f"regard.bench.gpt2:{kind}",
+                    one,
+                    arguments,
+                    library,
+                    (made, *needs),
+                    read,
+                )
             )
     return found
 

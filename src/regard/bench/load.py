@@ -18,10 +18,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from regard.bench.common import Options, alternate, run_process, summarize
+from regard.bench.common import Options, alternate, is_installed, run_process, summarize
 from regard.bench.registry import Comparison
 from regard.bench.worker import peak_mib
-from regard.errors import ConfigError, suggest
+from regard.errors import ConfigError, DependencyError, suggest
 
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gpt2": ("GPT2Config", "GPT2LMHeadModel", {}),
@@ -52,6 +52,10 @@ def run(comparison: Comparison, options: Options) -> dict[str, Any]:
         if name not in MODELS:
             hint = suggest(name, MODELS) or f"choose from {', '.join(MODELS)}."
             raise ConfigError(f"models={name} is not known; {hint}")
+    if not is_installed("transformers"):
+        raise DependencyError(
+            "transformers, which writes the models, is not installed; run: pip install transformers"
+        )
     found = {name: compare(name, options) for name in names}
     for name, sides in found.items():
         line = ", ".join(

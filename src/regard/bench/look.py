@@ -18,7 +18,7 @@ import sys
 import time
 from typing import Any
 
-from regard.bench.common import Options, alternate, run_process, summarize
+from regard.bench.common import Options, alternate, is_installed, run_process, summarize
 from regard.bench.registry import Comparison
 from regard.bench.worker import peak_mib
 
@@ -38,8 +38,10 @@ def run(comparison: Comparison, options: Options) -> dict[str, Any]:
     """
     chosen = {**comparison.settings, **options.settings}
     lengths, layers = chosen["lengths"], chosen["layers"]
+    peers_last = PEERS_LAST if is_installed("transformers") else 0
+    left_out = {} if peers_last else {"transformers": "transformers is not installed"}
     rows: dict[str, dict[str, Any]] = {}
-    compared = max((n for n in lengths if n <= PEERS_LAST), default=None)
+    compared = max((n for n in lengths if n <= peers_last), default=None)
     figures: dict[str, list[float]] = {}
     for length in lengths:
         runs: dict[str, list[dict[str, float]]] = {}
@@ -52,7 +54,7 @@ def run(comparison: Comparison, options: Options) -> dict[str, Any]:
         sides = {"ours": lambda: take("ours")}
         if chosen["forward"]:
             sides["forward"] = lambda: take("forward")
-        if length <= PEERS_LAST:
+        if length <= peers_last:
             sides["transformers"] = lambda: take("transformers")
         options.report(f"{length:,} tokens")
         # A long one takes minutes and varies little: once.
@@ -70,7 +72,8 @@ def run(comparison: Comparison, options: Options) -> dict[str, Any]:
     return summarize(
         "look" if layers == 12 else f"look-{layers}-layers", figures,
         unit=f"s (a capture of all layers at {compared or lengths[-1]:,} tokens)",
-        better="less", options=options, libraries=("transformers",), more={"lengths": rows, "targets": TARGETS},
+        better="less", options=options, libraries=("transformers",),
+        more={"lengths": rows, "targets": TARGETS, "left_out": left_out},
     )  # fmt: skip
 
 

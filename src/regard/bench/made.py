@@ -27,6 +27,8 @@ class Made:
         folder: what to write; the kinds with a dash read the model beside it.
         seed: of the weights.
         tiny: of a size for tests.
+        source: what a conversion reads: the model's folder, or a file in fp16 for a coarser one.
+        detail: how a conversion stores weights: float32 or int8; F16, Q8_0 or Q4_0.
         texts: sentences to learn the vocabulary of "bert" from.
     """
 

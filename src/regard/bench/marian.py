@@ -12,6 +12,7 @@ from regard.bench.made import word
 from regard.bench.texts import numbered, pairs
 
 BEAMS, ROWS = 4, 32
+FEW = 8  # sentences whose references are scored before anything is timed
 Batch = tuple[list[list[int]], int]
 
 
@@ -31,7 +32,7 @@ class _Side:
     def __init__(
         self, *, folder: str, seed: int, count: int, vocabulary: int, threads: int, **more: Any
     ) -> None:  # fmt: skip
-        self.batches, self.vocabulary = batches(count, seed, vocabulary), vocabulary
+        self.batches, self.vocabulary, self.seed = batches(count, seed, vocabulary), vocabulary, seed
         self.threads = threads
         self.load(folder, **more)
 
@@ -41,6 +42,10 @@ class _Side:
 
     def translate(self, sources: list[list[int]], tokens: int) -> list[list[int]]:
         """Give the best translation of each source, of so many tokens."""
+        raise NotImplementedError
+
+    def score(self, sources: list[list[int]], targets: list[list[int]]) -> list[list[float]]:
+        """Give the log-probability of each token of a target for each source."""
         raise NotImplementedError
 
     def run(self) -> dict[str, Any]:
@@ -53,8 +58,11 @@ class _Side:
         }
 
     def check(self) -> dict[str, Any]:
-        """Translate the first batch."""
-        return {"tokens": self.translate(*self.batches[0])}
+        """Give the log-probability of every token of some references, and the translations of the first batch."""
+        _, found = pairs(FEW, self.seed)
+        sources = [[*numbered(source, self.vocabulary), 0] for source, _ in found]
+        targets = [numbered(target, self.vocabulary) for _, target in found]
+        return {"logits": self.score(sources, targets), "tokens": self.translate(*self.batches[0])}
 
 
 class Ours(_Side):
@@ -83,6 +91,15 @@ class Ours(_Side):
         found = search(state, begin, eos_id=0, pad_id=self.vocabulary - 1, config=config)
         return [list(row[0].ids) for row in found]
 
+    def score(self, sources: list[list[int]], targets: list[list[int]]) -> list[list[float]]:
+        """Score with the targets fed."""
+        import torch
+
+        ids, mask = padded(sources, self.vocabulary - 1)
+        begun, _ = padded([[self.vocabulary - 1, *row[:-1]] for row in targets], self.vocabulary - 1)
+        with torch.inference_mode():
+            return chosen(self.module(ids, begun, source_mask=mask), targets)
+
 
 class Transformers(_Side):
     """Run transformers' generate."""
@@ -108,6 +125,17 @@ class Transformers(_Side):
             )  # fmt: skip
         return found[:, 1 : tokens + 1].tolist()
 
+    def score(self, sources: list[list[int]], targets: list[list[int]]) -> list[list[float]]:
+        """Score with the targets fed."""
+        import torch
+
+        ids, mask = padded(sources, self.vocabulary - 1)
+        begun, _ = padded([[self.vocabulary - 1, *row[:-1]] for row in targets], self.vocabulary - 1)
+        with torch.inference_mode():
+            return chosen(
+                self.model(ids, attention_mask=mask.long(), decoder_input_ids=begun).logits, targets
+            )
+
 
 class CTranslate2(_Side):
     """Run CTranslate2's translator."""
@@ -127,6 +155,22 @@ class CTranslate2(_Side):
             min_decoding_length=tokens,
         )  # fmt: skip
         return [[int(token[1:]) for token in one.hypotheses[0]] for one in found]
+
+    def score(self, sources: list[list[int]], targets: list[list[int]]) -> list[list[float]]:
+        """Score with the targets fed; the end's score, which comes last, is left out."""
+        found = self.model.score_batch(
+            [[word(token) for token in row] for row in sources],
+            [[word(token) for token in row] for row in targets],
+        )
+        return [one.log_probs[: len(row)] for one, row in zip(found, targets, strict=True)]
+
+
+def chosen(logits: Any, targets: list[list[int]]) -> list[list[float]]:
+    """Take the log-probability of each target's tokens from logits (B, T, V)."""
+    import torch
+
+    nats = logits.float().log_softmax(-1)
+    return [nats[i, torch.arange(len(row)), torch.tensor(row)].tolist() for i, row in enumerate(targets)]
 
 
 def padded(rows: list[list[int]], pad: int) -> Any:

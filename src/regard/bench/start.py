@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from regard.bench.common import Options, alternate, run_process, summarize
+from regard.bench.common import Options, alternate, is_installed, run_process, summarize
 from regard.bench.contest import make
 from regard.bench.registry import Comparison
 from regard.bench.worker import SideError
@@ -25,7 +25,7 @@ def run(comparison: Comparison, options: Options) -> dict[str, Any]:
     make("gpt2", folder, options)
     sides = {f"ours {precision}": ("ours", precision)}
     left_out = {}
-    if _is_installed("transformers"):
+    if is_installed("transformers"):
         sides |= {f"transformers {one}": ("transformers", one) for one in PEERS}
     else:
         left_out = {"transformers": "transformers is not installed"}
@@ -59,9 +59,3 @@ def _check(tokens: dict[str, int]) -> None:
     if len(set(tokens.values())) > 1:
         said = ", ".join(f"{label} {token}" for label, token in tokens.items())
         raise SideError(f"the sides write different tokens ({said}): it is not the same model.")
-
-
-def _is_installed(library: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(library) is not None

@@ -10,7 +10,8 @@ from typing import Any
 
 from regard.bench.common import Options, summarize
 from regard.bench.contest import Need, Side, contest, details, libraries
-from regard.bench.decode import conversions
+from regard.bench.decode import apart, conversions
+from regard.bench.marian import BEAMS, Batch, batches
 from regard.bench.registry import Comparison
 from regard.bench.texts import pairs
 
@@ -44,7 +45,12 @@ def run(comparison: Comparison, options: Options) -> dict[str, Any]:
             found.append(
                 Side(f"{peer} {one}", f"regard.bench.marian:{kind}", one, arguments, peer, (made, *needs))
             )
-    outcome = contest(found[1:], found[0], options, difference=apart, counted="sentences")
+    work = batches(given["count"], options.seed, given["vocabulary"])
+    decoder, products = weights(work, given["vocabulary"], options.tiny)
+    outcome = contest(
+        found[1:], found[0], options, difference=apart, counted="sentences", weights_read=decoder,
+        reads=sum(tokens for _, tokens in work) / given["count"], products=products / given["count"],
+    )  # fmt: skip
     data, _ = pairs(1, options.seed)
     more = {**details(outcome, options), "data": data, "sentences": given["count"], "beams": 4, "batch": 32}
     return summarize(
@@ -53,10 +59,14 @@ def run(comparison: Comparison, options: Options) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def apart(found: dict[str, Any], truth: dict[str, Any]) -> float:
-    """Give the share of translations that begin with another token than the reference's.
+def weights(work: list[Batch], vocabulary: int, tiny: bool) -> tuple[int, int]:
+    """Count the decoder's weights, which each step reads, and the multiplications with weights of all the work.
 
-    The whole texts of drawn weights go apart at the first near tie, so the first tokens are what can be compared.
+    A layer has 4 x width² weights for attention and 8 x width² for its feed-forward; in the decoder 4 x width² more
+    look at the source, half of them once for each of its tokens.
     """
-    pairs = list(zip(found["tokens"], truth["tokens"], strict=True))
-    return sum(mine[:1] != theirs[:1] for mine, theirs in pairs) / len(pairs)
+    width, layers = (32, 2) if tiny else (512, 6)
+    square, head = layers * width**2, vocabulary * width
+    read = sum(len(row) for sources, _ in work for row in sources)
+    written = sum(len(sources) * tokens for sources, tokens in work) * BEAMS
+    return 14 * square + head, read * (12 + 2) * square + written * (14 * square + head)
