@@ -144,6 +144,7 @@ def test_tiny_figures_are_not_kept(quick: list[Options], tmp_path: Path) -> None
             ["look", "--set", "lengths=512,x"],
             "lengths=512,x is not allowed for look; give one such as 512,1024,",
         ),
+        (["translate", "--set", "sentences=0"], "sentences=0 is not allowed"),
         (["look", "--set", "forward=1"], "forward=1 is not allowed"),
         (["classify", "start", "--set", "sentences=3"], "--set is for one comparison"),
         (["--rounds", "3"], "--rounds needs the name of a comparison"),

@@ -14,14 +14,12 @@ from regard.bench.contest import Need, Side, contest, details, libraries, make
 from regard.bench.registry import Comparison
 from regard.bench.texts import sentences
 
-COUNT = 256
-
 
 def run(comparison: Comparison, options: Options) -> dict[str, Any]:
     """Classify in turns."""
     precision = options.precision or comparison.precision
     base = options.work / f"bert-{options.seed}{'-tiny' if options.tiny else ''}"
-    count = 8 if options.tiny else int(options.settings.get("sentences", COUNT))
+    count = 8 if options.tiny else {**comparison.settings, **options.settings}["sentences"]
     data, learned = sentences(200 if options.tiny else 2000, options.seed)
     made: Need = ("bert", base, {"texts": learned})
     given = {"folder": str(base), "seed": options.seed, "count": count}
@@ -38,7 +36,12 @@ def run(comparison: Comparison, options: Options) -> dict[str, Any]:
         found[1:], found[0], options, difference=apart, counted="sentences", weights_read=layers, reads=1 / ROWS,
         products=layers * mean_tokens(base, count, options.seed),
     )  # fmt: skip
-    more = {**details(outcome, options), "data": data, "sentences": count, "batch": 32}
+    more = {
+        **details(outcome, options),
+        "data": data,
+        "sentences": len(sentences(count, options.seed)[1]),
+        "batch": 32,
+    }
     return summarize(
         comparison.name, outcome.figures, unit="sentences/s", better="more", options=options,
         target=comparison.target, libraries=libraries(found), ours=f"ours {precision}", more=more,

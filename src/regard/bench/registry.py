@@ -64,7 +64,7 @@ COMPARISONS: Final[dict[str, Comparison]] = {
         ),
         Comparison(
             "translate", "Marian's shape, 4 beams, batches of 32", "translate", ("transformers", "ctranslate2"), 1.0,
-            precision="bf16", settings={"sentences": 256},
+            precision="bf16", settings={"sentences": 128},
         ),
         Comparison(
             "classify", "sentences to labels with BERT-base's shape, batches of 32", "classify", ("transformers",), 1.0,
@@ -160,7 +160,7 @@ def _read(text: str, default: Any) -> Any:
         return tuple(_read(part.strip(), default[0]) for part in text.split(","))
     if isinstance(default, (int, float)):
         value = type(default)(text)
-        if not 0 <= value < 1e9:
+        if not 0 <= value < 1e9 or (value == 0 and default):
             raise ValueError
         return value
     return text

@@ -19,7 +19,6 @@ PEERS = {
     "transformers": ("Transformers", ("fp32", "bf16")),
     "ctranslate2": ("CTranslate2", ("float32", "int8")),
 }
-COUNT = 256
 
 
 def run(comparison: Comparison, options: Options) -> dict[str, Any]:
@@ -28,7 +27,7 @@ def run(comparison: Comparison, options: Options) -> dict[str, Any]:
     base = options.work / f"marian-{options.seed}{'-tiny' if options.tiny else ''}"
     made: Need = ("marian", base, {})
     given = {
-        "seed": options.seed, "count": 8 if options.tiny else int(options.settings.get("sentences", COUNT)),
+        "seed": options.seed, "count": 8 if options.tiny else {**comparison.settings, **options.settings}["sentences"],
         "vocabulary": 500 if options.tiny else 32_000,
     }  # fmt: skip
 
@@ -46,13 +45,14 @@ def run(comparison: Comparison, options: Options) -> dict[str, Any]:
                 Side(f"{peer} {one}", f"regard.bench.marian:{kind}", one, arguments, peer, (made, *needs))
             )
     work = batches(given["count"], options.seed, given["vocabulary"])
+    count = sum(len(sources) for sources, _ in work)
     decoder, products = weights(work, given["vocabulary"], options.tiny)
     outcome = contest(
         found[1:], found[0], options, difference=apart, counted="sentences", weights_read=decoder,
-        reads=sum(tokens for _, tokens in work) / given["count"], products=products / given["count"],
+        reads=sum(tokens for _, tokens in work) / count, products=products / count,
     )  # fmt: skip
     data, _ = pairs(1, options.seed)
-    more = {**details(outcome, options), "data": data, "sentences": given["count"], "beams": 4, "batch": 32}
+    more = {**details(outcome, options), "data": data, "sentences": count, "beams": 4, "batch": 32}
     return summarize(
         comparison.name, outcome.figures, unit="sentences/s", better="more", options=options,
         target=comparison.target, libraries=libraries(found), ours=f"ours {precision}", more=more,
