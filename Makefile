@@ -71,7 +71,6 @@ imports: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,bench]"
 	$(BIN)/regard bench --all --json > /dev/null
 	$(BIN)/regard bench --table README.md
 
