@@ -22,6 +22,7 @@ from regard.config import ModelConfig
 from regard.data.tokenizers import Tokenizer
 from regard.errors import CheckpointError, ConfigError, DataError
 from regard.models.transformer import build
+from regard.tasks import ending
 from regard.tasks.base import DataSize
 from regard.tasks.registry import get_task
 from regard.tasks.starting import freeze
@@ -41,7 +42,7 @@ WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] the a dog cat man sees likes ."
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(write_all(tmp_path))
     monkeypatch.setattr(
-        runs, "draw_curves", lambda *args, **kwargs: None
+        ending, "draw_curves", lambda *args, **kwargs: None
     )  # a picture takes as long as a run here
     return tmp_path
 
@@ -304,7 +305,7 @@ def test_a_run_with_adapters_keeps_them_and_the_merged_weights(here):
     ids=["whole", "lora", "frozen"],
 )
 def test_a_stopped_run_goes_on_bit_for_bit(here, settings, monkeypatch):
-    monkeypatch.setattr(runs, "draw_confusion", lambda *args: None)
+    monkeypatch.setattr(ending, "draw_confusion", lambda *args: None)
     bert(here / "bert")
     common = {**FAST, "steps": 5, "lr": 0.01, **settings}
     runs.train("classify", "labels.tsv", start="bert", out="calm", **common)
@@ -324,7 +325,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(here, settings, monkeypatch):
 
 def test_a_run_stopped_before_its_first_save_begins_with_the_same_weights(here, monkeypatch):
     bert(here / "bert")
-    monkeypatch.setattr(runs, "draw_confusion", lambda *args: None)
+    monkeypatch.setattr(ending, "draw_confusion", lambda *args: None)
     runs.train("classify", "labels.tsv", start="bert", out="calm", lora=2, **FAST)
     with monkeypatch.context() as patch:
 
@@ -346,7 +347,7 @@ def test_a_run_stopped_before_its_first_save_begins_with_the_same_weights(here, 
 
 def test_folds_hold_every_row_out_once(here, capsys, monkeypatch):
     bert(here / "bert")
-    monkeypatch.setattr(runs, "draw_confusion", lambda *args: None)
+    monkeypatch.setattr(ending, "draw_confusion", lambda *args: None)
     words = ["train", "classify", "labels.tsv", "--from", "bert", "--out", "cv", "--folds", "3", "--precision", "fp32",
              "--steps", "2"]  # fmt: skip
     assert main([*words, "--json"]) == 0
@@ -376,7 +377,7 @@ def test_folds_hold_every_row_out_once(here, capsys, monkeypatch):
 
 def test_folds_that_were_stopped_go_on_with_the_same_call(here, monkeypatch):
     bert(here / "bert")
-    monkeypatch.setattr(runs, "draw_confusion", lambda *args: None)
+    monkeypatch.setattr(ending, "draw_confusion", lambda *args: None)
     call = {"task": "classify", "data": "labels.tsv", "start": "bert", "folds": 3, **FAST}
     calm = runs.train_folds(out="calm", **call)
     real, count = runs.train, iter(range(9))
@@ -402,7 +403,7 @@ def test_folds_that_were_stopped_go_on_with_the_same_call(here, monkeypatch):
 
 
 def test_every_fold_knows_every_label(here, monkeypatch):
-    monkeypatch.setattr(runs, "draw_confusion", lambda *args: None)
+    monkeypatch.setattr(ending, "draw_confusion", lambda *args: None)
     (here / "rare.tsv").write_text("text\tlabel\n" + "a b\tx\nb c\ty\n" * 15 + "c d\trare\n")
     found = runs.train_folds("classify", "rare.tsv", folds=3, out="cv", **{**FAST, "model": "encoder-tiny"})
     for number in (1, 2, 3):

@@ -384,6 +384,7 @@ def _check_when_used(
             if bad:
                 warn(f"{folder} holds NaN or infinite weights in {listed(bad)}; results will be of no use.")
 
+    check.runs_once = True  # type: ignore[attr-defined] # a program of the stack calls it, and doesn't stand aside
     hooks += [part.register_forward_pre_hook(check) for part in module.modules() if isinstance(part, Stack)]
 
 

@@ -45,6 +45,9 @@ def program_for(stack: Stack, head: Head | None, rows: int) -> Program | None:
     library = load("step")
     if library is None or (rows > _FEW and library.has_tiles()):
         return None
+    for hook in list(stack._forward_pre_hooks.values()):
+        if getattr(hook, "runs_once", False):
+            hook(stack, ())
     if _is_hooked(stack, *([] if head is None else [head])):
         return None
     try:

@@ -153,7 +153,8 @@ class Attend:
     ) -> Int[Tensor, "B_or_1 T 2"] | None:
         """Give the run of keys that each query sees where our own kernel is to learn from them, else None."""
         tiny = query.shape[2] * key.shape[2] <= _SHORTEST**2
-        if tiny or bias is not None or (self.scale or 1.0) <= 0 or kernel_for(query, key, value) is None:
+        other = self.softcap or self.dropout or bias is not None or (self.scale or 1.0) <= 0
+        if tiny or other or kernel_for(query, key, value) is None:
             return None
         return mask.runs(query.shape[2], key.shape[2], query.device)
 

@@ -23,6 +23,7 @@ from regard.errors import ConfigError
 from regard.look.corpus import interval_of_mean
 from regard.look.intervene import Change, How, intervening, off
 from regard.look.places import find_place, head_names, mean_values
+from regard.nn.taps import tapping, unchanged
 from regard.tasks.base import Parts
 from regard.tasks.generate import generate
 from regard.tasks.looking import Reading
@@ -159,7 +160,8 @@ def effect(
     found: list[list[TokenChange]] = [[] for _ in readings]
     losses = torch.zeros(2, len(readings), dtype=torch.float64)
     for group in corpus.groups():
-        before = corpus.states(group)
+        with tapping(unchanged):
+            before = corpus.states(group)
         with intervening(parts, *changes):
             after = corpus.states(group)
         for row, old, new in zip(group, before, after, strict=True):
@@ -174,13 +176,15 @@ def effect(
         many = [[reading] for reading in readings] if placed else [list(readings)]
         languages = {"source_language": source_language, "target_language": target_language}
         for some in many:
-            old_texts = _written(parts, some, max_tokens, **languages)
+            with tapping(unchanged):
+                old_texts = _written(parts, some, max_tokens, **languages)
             with intervening(parts, *changes):
                 new_texts = _written(parts, some, max_tokens, **languages)
             texts += tuple(zip(old_texts, new_texts, strict=True))
     measured = None
     if metric is not None:
-        first = metric()
+        with tapping(unchanged):
+            first = metric()
         with intervening(parts, *changes):
             measured = (first, metric())
     return Outcome(
@@ -228,7 +232,8 @@ def head_effects(
             )
     corpus = Answers(parts, examples, labels, batch_tokens=batch_tokens)
     means = mean_values(parts, examples, names) if how == "mean" else None
-    before = corpus.losses()
+    with tapping(unchanged):
+        before = corpus.losses()
     found = []
     for done, place in enumerate(places, 1):
         with intervening(parts, off(place.name, how=how, means=means)):

@@ -102,7 +102,8 @@ static inline __m128 sums_of_four(__m512 a, __m512 b, __m512 c, __m512 d) {
 /* ---- 32 and 16 bits: four rows of W by one to four rows of x ----
  *
  * Weights that come from memory are read row after row: one stream is fetched ahead twice as fast as four. Once they
- * are near, the four rows are taken side by side, so that each number of x is loaded once for all.
+ * are near, the four rows are taken side by side, so that each number of x is loaded once for all. Both add in one order:
+ * a row gives the same numbers alone and among others.
  */
 
 #define TILE_OF(NAME, TYPE, STEP, REGISTER, LOAD, REST, ADD)                                                           \
@@ -112,18 +113,10 @@ static inline __m128 sums_of_four(__m512 a, __m512 b, __m512 c, __m512 d) {
         int64_t k = 0, whole = columns / STEP * STEP;                                                                  \
         if (streams == 1)                                                                                              \
             for (int n = 0; n < TILE; n++) {                                                                           \
-                __m512 even[TILE], odd[TILE];                                                                          \
-                for (int r = 0; r < rows; r++) even[r] = odd[r] = _mm512_setzero_ps();                                 \
-                for (k = 0; k + STEP < whole; k += 2 * STEP) {                                                         \
-                    REGISTER one = LOAD(w + n * near + k), two = LOAD(w + n * near + k + STEP);                        \
-                    for (int r = 0; r < rows; r++) {                                                                   \
-                        even[r] = ADD(even[r], LOAD(x + r * columns + k), one);                                        \
-                        odd[r] = ADD(odd[r], LOAD(x + r * columns + k + STEP), two);                                   \
-                    }                                                                                                  \
-                }                                                                                                      \
-                for (int r = 0; r < rows; r++) {                                                                       \
-                    if (k < whole) even[r] = ADD(even[r], LOAD(x + r * columns + k), LOAD(w + n * near + k));          \
-                    sum[r][n] = _mm512_add_ps(even[r], odd[r]);                                                        \
+                for (int r = 0; r < rows; r++) sum[r][n] = _mm512_setzero_ps();                                        \
+                for (k = 0; k < whole; k += STEP) {                                                                    \
+                    REGISTER column = LOAD(w + n * near + k);                                                          \
+                    for (int r = 0; r < rows; r++) sum[r][n] = ADD(sum[r][n], LOAD(x + r * columns + k), column);      \
                 }                                                                                                      \
             }                                                                                                          \
         else {                                                                                                         \
