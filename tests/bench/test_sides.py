@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from regard.bench import bert, gpt2, marian, texts
+from regard.bench import bert, decode, gpt2, marian, texts
+from regard.bench.contest import TOLERANCES
 from regard.bench.gguf_file import gguf_name
 from regard.bench.made import Made
+from regard.nn.packed import is_packed
 
 GPT2 = {"seed": 0, "batch": 2, "prompt": 6, "new": 5, "vocabulary": 1001, "threads": 1}
 MARIAN = {"seed": 0, "count": 6, "vocabulary": 500, "threads": 1}
@@ -109,6 +111,20 @@ def test_translations_are_the_same_everywhere(models: Path) -> None:
     assert ours.run() == theirs.run() == {"sentences": 6, "tokens": 6 * tokens}
     folder = converted(models, "marian")
     same(marian.CTranslate2(folder=str(folder), precision="float32", **MARIAN).check(), truth)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "marian"])
+def test_coarser_weights_are_the_same_model(models: Path, kind: str) -> None:
+    side, asked = (gpt2.Ours, GPT2) if kind == "gpt2" else (marian.Ours, MARIAN)
+    truth = side(folder=str(models / kind), precision="fp32", **asked).check()
+    found = {
+        precision: side(folder=str(models / kind), precision=precision, **asked)
+        for precision in ("int8", "int4")
+    }
+    assert all(is_packed(one.module) for one in found.values())
+    apart = {precision: decode.apart(one.check(), truth) or 0.0 for precision, one in found.items()}
+    assert all(0 < apart[precision] < TOLERANCES[precision] for precision in found)
+    assert apart["int8"] < apart["int4"]
 
 
 def test_labels_are_the_same_as_the_pipelines(models: Path) -> None:

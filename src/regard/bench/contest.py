@@ -23,13 +23,17 @@ Need = tuple[str, Path, dict[str, Any]]
 Difference = Callable[[dict[str, Any], dict[str, Any]], float | None]
 
 # Bytes that a weight takes where it is read, and the arithmetic of the product. llama.cpp stores 32 weights with one
-# scale in fp16 (ggml's docs); of ours and CTranslate2's scales there is one a row or a group, which is left out.
+# scale in fp16 (ggml's docs), and so do we with four bits, in bf16; with eight bits we and CTranslate2 have a scale a
+# row, which is left out.
 WEIGHT_BYTES = {
-    "fp32": 4.0, "float32": 4.0, "bf16": 2.0, "F16": 2.0, "int8": 1.0, "Q8_0": 34 / 32, "int4": 0.5, "Q4_0": 18 / 32,
+    "fp32": 4.0, "float32": 4.0, "bf16": 2.0, "F16": 2.0, "int8": 1.0, "Q8_0": 34 / 32, "int4": 18 / 32,
+    "Q4_0": 18 / 32,
 }  # fmt: skip
-# The most that logits may differ from those in fp32, as a share of their spread, in each precision.
+# The most that logits may differ from those in fp32, as a share of their spread, in each precision: two to five times
+# what the models of published shapes show, whose drawn weights are worse to round than learned ones (bf16 0.014; int8
+# 0.03 to 0.05; int4 0.3, and 0.46 in Marian's). Those of another model are 1.4 apart.
 TOLERANCES = {
-    "fp32": 1e-3, "float32": 1e-3, "bf16": 0.06, "F16": 0.06, "int8": 0.25, "Q8_0": 0.25, "int4": 0.7, "Q4_0": 0.7,
+    "fp32": 1e-3, "float32": 1e-3, "bf16": 0.06, "F16": 0.06, "int8": 0.15, "Q8_0": 0.15, "int4": 0.7, "Q4_0": 0.7,
 }  # fmt: skip
 
 

@@ -70,14 +70,18 @@ class Ours(_Side):
         self.module: Any = regard.load(folder, precision=precision).module
 
     def write(self, new: int) -> list[list[int]]:
-        """Search greedily."""
+        """Search greedily, with room for the whole text."""
+        import torch
+
         from regard.generate.search import SearchConfig, search
 
         if not new:
             self.logits()
             return []
-        state = self.module.start(batch=len(self.rows))
-        found = search(state, self.ids, eos_id=None, pad_id=0, config=SearchConfig(max_tokens=new))
+        with torch.inference_mode():
+            state = self.module.start(batch=len(self.rows))
+            state.reserve(self.ids.shape[1] + new)
+            found = search(state, self.ids, eos_id=None, pad_id=0, config=SearchConfig(max_tokens=new))
         return [list(row[0].ids) for row in found]
 
     def logits(self) -> Any:

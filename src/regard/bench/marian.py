@@ -84,11 +84,12 @@ class Ours(_Side):
         from regard.generate.search import SearchConfig, search
 
         ids, mask = padded(sources, self.vocabulary - 1)
-        with torch.inference_mode():
-            state = self.module.start(source=ids, source_mask=mask)
         begin = torch.full((len(sources), 1), self.vocabulary - 1)
         config = SearchConfig(max_tokens=tokens, min_tokens=tokens, num_beams=BEAMS)
-        found = search(state, begin, eos_id=0, pad_id=self.vocabulary - 1, config=config)
+        with torch.inference_mode():
+            state = self.module.start(source=ids, source_mask=mask)
+            state.reserve(1 + tokens)
+            found = search(state, begin, eos_id=0, pad_id=self.vocabulary - 1, config=config)
         return [list(row[0].ids) for row in found]
 
     def score(self, sources: list[list[int]], targets: list[list[int]]) -> list[list[float]]:
