@@ -44,24 +44,57 @@ def test_sides_take_turns_and_warm_up_is_forgotten() -> None:
 @pytest.mark.parametrize(
     ("better", "figures", "goal", "ratio", "target"),
     [
-        ("less", {"ours": [2.0, 1.0, 9.0], "slow": [8.0], "quick": [4.0]}, None, 2.0, 1.5),
-        ("more", {"ours": [10.0], "slow": [2.0], "quick": [5.0]}, None, 2.0, 1.5),
-        ("more", {"ours": [10.0], "quick": [5.0]}, 3.0, 2.0, 1.5),
+        ("less", {"ours": [2.0, 1.0, 9.0], "slow": [8.0], "quick": [4.0]}, None, 2.0, None),
+        ("more", {"ours": [10.0], "slow": [2.0], "quick": [5.0]}, None, 2.0, None),
+        ("more", {"ours": [10.0], "quick": [5.0]}, 4.0, 2.5, 1.0),
         ("less", {"ours": [50.0]}, 100.0, 2.0, 1.0),
         ("more", {"ours": [42.0]}, 21.0, 2.0, 1.0),
-        ("less", {"ours": [1.0]}, None, None, 1.5),
+        ("less", {"ours": [1.0]}, None, None, None),
     ],
 )
-def test_the_ratio_is_against_the_best_peer_or_the_goal(
-    better: Any, figures: dict[str, list[float]], goal: float | None, ratio: float | None, target: float
+def test_without_aims_the_ratio_is_against_the_goal_or_the_best_peer(
+    better: Any,
+    figures: dict[str, list[float]],
+    goal: float | None,
+    ratio: float | None,
+    target: float | None,
 ) -> None:
-    result = summarize("x", figures, unit="s", better=better, target=1.5, goal=goal, options=OPTIONS)
-    assert result["ratio"] == ratio
-    assert result["target"] == target
-    assert is_met(result) is (None if ratio is None else True)
+    result = summarize("x", figures, unit="s", better=better, goal=goal, options=OPTIONS)
+    assert (result["ratio"], result["target"], result["against"]) == (ratio, target, {})
+    assert is_met(result) is (None if target is None else True)
     assert is_met({**result, "ratio": 0.5, "target": 1.0}) is False
     assert is_met({**result, "target": None}) is None
     assert {"ours", "peers", "machine", "versions", "command", "commit", "seed"} <= set(result)
+
+
+@pytest.mark.parametrize(
+    ("better", "own", "met"), [("more", 6.0, True), ("less", 2 / 3, True), ("more", 5.0, False)]
+)
+def test_the_ratio_is_the_least_of_what_is_reached_of_each_aim(better: Any, own: float, met: bool) -> None:
+    rates = {"ours": own, "a fp32": 2.0, "a bf16": 3.0, "a": 1.0, "ab": 60.0, "b Q8": 4.0, "c": 50.0}
+    figures = {
+        side: [rate if better == "more" or side == "ours" else 4 / rate] for side, rate in rates.items()
+    }
+    result = summarize("x", figures, unit="s", better=better, aims={"a": 2.0, "b Q8": 1.2}, options=OPTIONS)
+    # The best side of "a" counts, and "ab" is none of its sides; "c" and "ab" are not aimed at.
+    times = own / 3 if better == "more" else 4 / 3 / own
+    assert result["against"] == {
+        "a bf16": {"times": pytest.approx(times), "aim": 2.0},
+        "b Q8": {"times": pytest.approx(times * 3 / 4), "aim": 1.2},
+    }
+    assert result["ratio"] == pytest.approx(min(times / 2, times * 3 / 4 / 1.2))
+    assert (result["target"], is_met(result), "absent" in result) == (1.0, met, False)
+    assert result["peers"].keys() == rates.keys() - {"ours"}
+
+
+def test_an_aim_whose_peer_is_absent_is_said_and_left_out() -> None:
+    figures = {"ours": [6.0], "a": [2.0], "b": [9.0]}
+    result = summarize("x", figures, unit="s", better="more", aims={"a": 2.0, "c": 9.0}, options=OPTIONS)
+    assert (result["ratio"], result["absent"]) == (1.5, {"c": 9.0})
+    assert result["against"] == {"a": {"times": 3.0, "aim": 2.0}}
+    result = summarize("x", figures, unit="s", better="more", aims={"c": 9.0}, options=OPTIONS)
+    assert (result["ratio"], result["target"], result["against"]) == (None, 1.0, {})
+    assert result["absent"] == {"c": 9.0} and is_met(result) is None
 
 
 def test_our_side_may_have_a_longer_name_and_sides_that_are_no_peers() -> None:

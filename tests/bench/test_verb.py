@@ -12,7 +12,7 @@ import pytest
 from regard.bench import classify
 from regard.bench.common import Options, summarize
 from regard.bench.registry import COMPARISONS, Comparison, find, read_settings
-from regard.bench.table import BEGIN, END, last_results, markdown, put_table, side_rows
+from regard.bench.table import BEGIN, END, comparisons, last_results, markdown, put_table, side_rows
 from regard.cli import main
 from regard.errors import ConfigError
 
@@ -41,7 +41,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[Options]:
         }
         more = {"sides": sides, "left_out": {"other": "other is not installed"}}
         return summarize(
-            comparison.name, figures, unit="sentences/s", better="more", options=options, target=comparison.target,
+            comparison.name, figures, unit="sentences/s", better="more", options=options, aims=comparison.aims,
             ours="ours bf16", more=more,
         )  # fmt: skip
 
@@ -54,7 +54,10 @@ def test_every_comparison_has_its_file_and_a_line() -> None:
         assert one.name == name and 10 < len(one.about) <= 70
         module = import_module(f"regard.bench.{one.module}")
         assert callable(module.run) and module.__doc__
-        assert one.target is None or one.target > 0
+        assert all(aim > 0 for aim in one.aims.values())
+        # Every aim is at a peer of the comparison, and no side is aimed at twice.
+        assert all(any(f"{aim} ".startswith(f"{peer} ") for peer in one.peers) for aim in one.aims)
+        assert not any(a != b and f"{a} ".startswith(f"{b} ") for a in one.aims for b in one.aims)
         assert one.rounds >= 1
     assert {"decode-bf16", "decode-int8", "decode-int4", "translate", "classify", "start"} <= {
         name for name, one in COMPARISONS.items() if one.quick
@@ -65,12 +68,12 @@ def test_without_a_name_they_are_listed(capsys: pytest.CaptureFixture[str], quic
     assert main(["bench"]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in COMPARISONS)
-    assert "not run here" in shown
+    assert "not run here" in shown and "llama.cpp F16: aim 1" in " ".join(shown.split())
     assert main(["bench", "classify", "--rounds", "2"]) == 0
     capsys.readouterr()
     assert main(["bench", "--last", "classify"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "classify" in line]
-    assert "4 transformers fp32" in line and line.split()[-1] == "yes"
+    assert "transformers bf16: 4 × (aim" in line and line.split()[-1] == "yes"
     assert len(quick) == 1
 
 
@@ -80,17 +83,18 @@ def test_a_run_shows_every_side(capsys: pytest.CaptureFixture[str], quick: list[
     assert quick[0].seed == 5 and quick[0].threads == 3 and quick[0].precision == "fp32"
     assert quick[0].rounds == COMPARISONS["classify"].rounds
     rows = [line.split() for line in shown.out.splitlines()]
-    assert ["ours", "bf16", "8", "100", "50", "%", "-"] in rows
-    assert ["transformers", "fp32", "4", "300", "-", "0.5"] in rows
+    assert ["ours", "bf16", "8", "100", "50", "%", "-", "-"] in rows
+    assert ["transformers", "fp32", "4", "300", "-", "2", "-"] in rows
+    assert ["transformers", "bf16", "2", "-", "-", "4", "1.8"] in rows
     assert "left out: other, other is not installed" in shown.out
-    assert "ratio 2 against the best peer, target 1, met: yes" in shown.out
+    assert "against transformers bf16: 4 × (aim 1.8); more is better, met: yes" in shown.out
     assert "at work" in shown.err
 
 
 def test_json_is_one_object(capsys: pytest.CaptureFixture[str], quick: list[Options], tmp_path: Path) -> None:
     assert main(["bench", "classify", "--json", "--out", "kept", "--set", "sentences=12"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["benchmarks"]
-    assert found.keys() >= KEYS and (found["ratio"], found["target"]) == (2.0, 1.0)
+    assert found.keys() >= KEYS and (found["ratio"], found["target"]) == (4.0 / 1.8, 1.0)
     assert quick[0].settings == {"sentences": 12}
     assert json.loads((tmp_path / "kept" / "classify.json").read_text()) == found
     assert main(["bench", "--json", "--last", "--out", "kept"]) == 0
@@ -199,7 +203,7 @@ def test_the_table_stands_between_the_marks(tmp_path: Path, quick: list[Options]
     assert main(["bench", "--table", "page.md", "--out", "kept"]) == 0
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
-    assert "8 sentences/s | 4 (transformers fp32) | 2 | 1 | yes |" in text
+    assert "| 8 sentences/s | transformers bf16: 4 × (aim 1.8) | yes |" in text
     assert put_table(page, Path("kept")) is False
     page.write_text("no marks")
     assert main(["bench", "--table", "page.md"]) == 2
@@ -209,11 +213,29 @@ def test_the_sides_of_a_time_are_turned_round() -> None:
     result = summarize(
         "start", {"ours": [1.0], "a": [4.0], "b": [2.0]}, unit="s", better="less", options=Options()
     )
-    assert [(row["side"], row["theirs/ours"]) for row in side_rows(result)] == [
+    assert [(row["side"], row["ours/theirs"]) for row in side_rows(result)] == [
         ("ours", None),
-        ("b", 0.5),
-        ("a", 0.25),
+        ("b", 2.0),
+        ("a", 4.0),
     ]
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        ({"against": {"a": {"times": 2.4, "aim": 2.2}}, "absent": {"b Q4": 1.2}, "ratio": 1.1, "target": 1.0},
+         ["a: 2.4 × (aim 2.2)", "b Q4: absent (aim 1.2)"]),
+        ({"against": {}, "absent": {"b Q4": 1.2}, "ratio": None, "target": 1.0}, ["b Q4: absent (aim 1.2)"]),
+        ({"against": {}, "goal": 35.0, "ratio": 1.1, "target": 1.0}, ["1.1 × the goal of 35"]),
+        # Results of the time before there were aims.
+        ({"ratio": 2.36, "target": 2.0}, ["quick: 2.36 × (aim 2)"]),
+        ({"ratio": 6.557, "target": None}, ["quick: 6.56 ×"]),
+        ({"ratio": None, "target": None}, []),
+    ],
+)  # fmt: skip
+def test_how_ours_compares_is_said(result: dict[str, Any], said: list[str]) -> None:
+    peers = {"slow": 9.0, "quick": 3.0}
+    assert comparisons({"peers": peers, "better": "less", **result}) == said
 
 
 def test_the_readme_has_what_the_results_give(repo: Path) -> None:

@@ -1,7 +1,7 @@
 """What every comparison shares: taking turns, medians, a ratio of which more is better, and the evidence.
 
     figures = alternate({"ours": timed(ours), "plain torch": timed(plain)}, rounds=options.rounds)
-    return summarize("train-char", figures, unit="s", better="less", target=2.0, options=options)
+    return summarize("train-char", figures, unit="s", better="less", aims={"plain torch": 8.0}, options=options)
 
 A side is a function without arguments that returns its own figure.
 """
@@ -106,7 +106,7 @@ def summarize(
     unit: str,
     better: Literal["less", "more"],
     options: Options,
-    target: float | None = None,
+    aims: Mapping[str, float] | None = None,
     goal: float | None = None,
     libraries: Iterable[str] = (),
     ours: str = "ours",
@@ -115,25 +115,40 @@ def summarize(
 ) -> dict[str, Any]:
     """Make the result of a comparison from the figures of each side.
 
-    `ratio` compares our median with the best peer's, such that more is better for us. Where there is no peer it
-    compares it with `goal`, the figure aimed at, and the target is 1; without either it is null. `ours` is the name of
-    our side, `beside` are sides that are no peers either, such as ours in another precision. `libraries` adds to the
-    versions that are recorded; `more` adds figures of its own, such as the loss that was reached.
+    `aims` are a comparison's (see registry.py). `against` has, for each peer aimed at, how many `times` as good our
+    median is and its `aim`; `absent` has the aims whose peers took no part. `ratio` is the least of times / aim: where
+    it reaches `target`, 1, every aim is met that could be tried; it is null where none could. Without aims it compares
+    with `goal`, the figure aimed at, and without that with the best peer, which sets no target. `ours` is the name of
+    our side, `beside` are sides that are no peers, such as ours in another precision. `libraries` adds to the versions
+    that are recorded; `more` adds figures of its own, such as the loss that was reached.
     """
     medians = {side: statistics.median(values) for side, values in figures.items() if values}
     own = medians.pop(ours)
     peers = {side: figure for side, figure in medians.items() if side not in set(beside)}
-    best = (min(peers.values()) if better == "less" else max(peers.values())) if peers else goal
-    if not peers and goal is not None:
-        target = 1.0
-    ratio = None
-    if best is not None and own > 0 and best > 0:
-        ratio = best / own if better == "less" else own / best
+    against: dict[str, dict[str, float]] = {}
+    absent: dict[str, float] = {}
+    for aimed, aim in (aims or {}).items():
+        met = {side: figure for side, figure in peers.items() if f"{side} ".startswith(f"{aimed} ")}
+        best = best_side(met, better)
+        times = None if best is None else _times(own, met[best], better)
+        if best is None or times is None:
+            absent[aimed] = aim
+        else:
+            against[best] = {"times": times, "aim": aim}
+    target = 1.0 if aims or goal is not None else None
+    if aims:
+        ratio = min((one["times"] / one["aim"] for one in against.values()), default=None)
+    else:
+        best = best_side(peers, better)
+        other = goal if goal is not None or best is None else peers[best]
+        ratio = None if other is None else _times(own, other, better)
     return {
         "name": name,
         "ours": own,
         "peers": peers,
-        "ratio": ratio if ratio is None or math.isfinite(ratio) else None,
+        "against": against,
+        **({"absent": absent} if absent else {}),
+        "ratio": ratio,
         "target": target,
         "unit": unit,
         "better": better,
@@ -146,6 +161,21 @@ def summarize(
         **({} if goal is None else {"goal": goal}),
         **(more or {}),
     }
+
+
+def best_side(figures: Mapping[str, float], better: str) -> str | None:
+    """Name the side with the best figure; None where there is no side."""
+    if not figures:
+        return None
+    return (min if better == "less" else max)(figures, key=figures.__getitem__)
+
+
+def _times(own: float, other: float, better: str) -> float | None:
+    """Say how many times as good as another figure ours is; None where that can't be said."""
+    if own <= 0 or other <= 0:
+        return None
+    found = other / own if better == "less" else own / other
+    return found if math.isfinite(found) else None
 
 
 def is_met(result: Mapping[str, Any]) -> bool | None:

@@ -46,7 +46,7 @@ def run(comparison: Comparison, options: Options) -> dict[str, Any]:
     )  # fmt: skip
     what = "read" if not new else "written"
     return summarize(
-        name, outcome.figures, unit=f"tokens/s {what}", better="more", options=options, target=comparison.target,
+        name, outcome.figures, unit=f"tokens/s {what}", better="more", options=options, aims=comparison.aims,
         libraries=libraries(found), ours=f"ours {precision}",
         more={**details(outcome, options), **{key: sizes[key] for key in ("batch", "prompt", "new")}},
     )  # fmt: skip

@@ -65,7 +65,7 @@ def run(comparison: Comparison, options: Options) -> dict[str, Any]:
     worst = min(found, key=lambda name: found[name]["ratios"]["seconds"])
     return summarize(
         comparison.name, found[worst]["seconds"], unit=f"s ({worst}, the least favourable)", better="less",
-        options=options, target=comparison.target, libraries=("transformers", "safetensors"), more={"models": found},
+        options=options, aims=comparison.aims, libraries=("transformers", "safetensors"), more={"models": found},
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ slowest counts), and the exact pyramid. `forward` is the same pass with torch's 
 the process's largest resident size, what is mapped from files included.
 
 The peer is transformers with eager attention and `output_attentions`, the way its documentation gives to get weights;
-it stores every matrix, and stops at 4,096 tokens. The ratio is its time over ours there.
+it stores every matrix, and stops at 4,096 tokens, where the two are compared.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def run(comparison: Comparison, options: Options) -> dict[str, Any]:
     return summarize(
         "look" if layers == 12 else f"look-{layers}-layers", figures,
         unit=f"s (a capture of all layers at {compared or lengths[-1]:,} tokens)",
-        better="less", options=options, libraries=("transformers",),
+        better="less", options=options, aims=comparison.aims, libraries=("transformers",),
         more={"lengths": rows, "targets": TARGETS, "left_out": left_out},
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The comparisons by name: what each compares, with whom, and the ratio aimed at."""
+"""The comparisons by name: what each compares, with whom, and how much better than each peer it should be."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class Comparison:
         about: one line.
         module: whose `run(comparison, options)` gives the result.
         peers: the libraries that it compares with; those not installed are left out.
-        target: the ratio aimed at, more being better; None where there is none.
+        aims: how many times as good as a peer ours should be, by the name of the peer's side or its first words ("a"
+            stands for "a fp32" and "a bf16", of which the better counts); a peer without one is only shown.
         quick: whether it ends within about three minutes on two cores; `regard bench --json` runs these.
         rounds: how often each side runs unless asked otherwise.
         seed: of weights, data and prompts unless asked otherwise.
@@ -32,7 +33,7 @@ class Comparison:
     about: str
     module: str
     peers: tuple[str, ...] = ()
-    target: float | None = None
+    aims: Mapping[str, float] = field(default_factory=dict)
     quick: bool = True
     rounds: int = 3
     seed: int = 0
@@ -47,44 +48,49 @@ COMPARISONS: Final[dict[str, Comparison]] = {
     one.name: one
     for one in (
         Comparison(
-            "decode-bf16", "128 tokens after 16 with GPT-2's shape, our weights in bf16", "decode", _WRITERS, 1.0,
+            "decode-bf16", "128 tokens after 16 with GPT-2's shape, our weights in bf16", "decode", _WRITERS,
+            {"llama.cpp F16": 1.0, "transformers": 2.2}, precision="bf16",
+        ),
+        Comparison(
+            "decode-int8", "the same with our weights in int8", "decode", _WRITERS,
+            {"llama.cpp Q8_0": 1.1, "ctranslate2 int8": 2.0}, precision="int8",
+        ),
+        Comparison(
+            "decode-int4", "the same with our weights in int4", "decode", _WRITERS, {"llama.cpp Q4_0": 1.2},
+            precision="int4",
+        ),
+        Comparison(
+            "decode-batch8", "eight rows at once, our weights in int8", "decode", ("transformers", "ctranslate2"),
+            {"transformers bf16": 1.8, "ctranslate2": 1.8}, precision="int8",
+        ),
+        Comparison(
+            "prefill", "1,000 tokens read with GPT-2's shape", "decode", _WRITERS, {"transformers bf16": 1.8},
             precision="bf16",
         ),
         Comparison(
-            "decode-int8", "the same with our weights in int8", "decode", _WRITERS, 1.0, precision="int8",
+            "translate", "Marian's shape, 4 beams, batches of 32, our weights in int8", "translate",
+            ("transformers", "ctranslate2"), {"ctranslate2": 2.5, "transformers": 2.5}, precision="int8",
+            settings={"sentences": 128},
         ),
         Comparison(
-            "decode-int4", "the same with our weights in int4", "decode", _WRITERS, 1.0, precision="int4",
+            "classify", "sentences to labels with BERT-base's shape, batches of 32", "classify", ("transformers",),
+            {"transformers bf16": 1.8}, precision="bf16", settings={"sentences": 256},
         ),
         Comparison(
-            "decode-batch8", "eight rows at once", "decode", ("transformers", "ctranslate2"), 1.0, precision="bf16",
+            "start", "from a process's start to a first token with GPT-2's shape", "start", ("transformers",),
+            {"transformers": 3.0}, precision="bf16",
         ),
         Comparison(
-            "prefill", "1,000 tokens read with GPT-2's shape", "decode", _WRITERS, 1.0, precision="bf16",
-        ),
-        Comparison(
-            "translate", "Marian's shape, 4 beams, batches of 32", "translate", ("transformers", "ctranslate2"), 1.0,
-            precision="bf16", settings={"sentences": 128},
-        ),
-        Comparison(
-            "classify", "sentences to labels with BERT-base's shape, batches of 32", "classify", ("transformers",), 1.0,
-            precision="bf16", settings={"sentences": 256},
-        ),
-        Comparison(
-            "start", "from a process's start to a first token with GPT-2's shape", "start", ("transformers",), 1.0,
-            precision="bf16",
-        ),
-        Comparison(
-            "load", "loading published checkpoints and a first text", "load", ("transformers",), 1.0, rounds=5,
-            seed=1, settings={"models": ("gpt2", "bert-base", "t5-base", "bart-base", "opus-mt")},
+            "load", "loading published checkpoints and a first text", "load", ("transformers",), {"transformers": 1.0},
+            rounds=5, seed=1, settings={"models": ("gpt2", "bert-base", "t5-base", "bart-base", "opus-mt")},
         ),
         Comparison(
             "train-char", "characters of Shakespeare to nanoGPT's loss, from nothing", "train_char", ("plain torch",),
-            2.0, quick=False, seed=1,
+            {"plain torch": 8.0}, quick=False, seed=1,
         ),
         Comparison(
             "look", "attention of all layers with GPT-2's shape, to 131,072 tokens", "look", ("transformers",),
-            quick=False, seed=1, settings={"lengths": _LENGTHS, "layers": 12, "forward": False},
+            {"transformers": 1.0}, quick=False, seed=1, settings={"lengths": _LENGTHS, "layers": 12, "forward": False},
         ),
         Comparison(
             "multi30k", "English to German in 45 minutes, from nothing", "multi30k", quick=False, rounds=1, seed=1,

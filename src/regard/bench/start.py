@@ -49,7 +49,7 @@ def run(comparison: Comparison, options: Options) -> dict[str, Any]:
         found[label]["figure"] = sorted(figures[label])[len(figures[label]) // 2]
     more = {"sides": found, "left_out": left_out, "threads": options.threads}
     return summarize(
-        comparison.name, figures, unit="s", better="less", options=options, target=comparison.target,
+        comparison.name, figures, unit="s", better="less", options=options, aims=comparison.aims,
         libraries=("transformers",), ours=f"ours {precision}", more=more,
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from regard.bench.common import is_met, read_result
+from regard.bench.common import best_side, is_met, read_result
 from regard.bench.registry import COMPARISONS
 from regard.errors import DataError
 
@@ -21,27 +21,39 @@ def last_results(folder: Path, names: Iterable[str] = ()) -> list[dict[str, Any]
 
 
 def verdict(result: Mapping[str, Any]) -> str:
-    """Say whether the target is met: yes, no, or a dash where there is none."""
+    """Say whether every aim is met: yes, no, or a dash where there is none."""
     met = is_met(result)
     return "-" if met is None else "yes" if met else "no"
 
 
-def best_peer(result: Mapping[str, Any]) -> tuple[str, float] | None:
-    """Give the peer that a result's ratio compares with, and its figure; None where there is none."""
-    peers = result["peers"]
-    if not peers:
-        return None
-    best = (min if result["better"] == "less" else max)(peers, key=peers.__getitem__)
-    return best, peers[best]
+def comparisons(result: Mapping[str, Any]) -> list[str]:
+    """Say how many times as good as each peer aimed at ours is, and what is aimed at; then those that were absent.
+
+    Without aims it is compared with the goal or the best peer, and so is a result of the time before there were any.
+    """
+    found = [
+        f"{peer}: {_number(one['times'])} × (aim {_number(one['aim'])})"
+        for peer, one in result.get("against", {}).items()
+    ]
+    found += [f"{peer}: absent (aim {_number(aim)})" for peer, aim in result.get("absent", {}).items()]
+    if found or result["ratio"] is None:
+        return found
+    best = best_side(result["peers"], result["better"])
+    times = f"{_number(result['ratio'])} ×"
+    if "goal" in result:
+        return [f"{times} the goal of {_number(result['goal'])}"]
+    aim = "" if result["target"] is None else f" (aim {_number(result['target'])})"
+    return [f"{best}: {times}{aim}"]
 
 
 def side_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Give a row for each side of a result: its figure, its memory and its shares of what the machine can do.
 
-    Ours is the first; the others follow, the best first. `theirs/ours` is how a side compares with ours, more being
-    better for it.
+    Ours is the first; the others follow, the best first. `ours/theirs` is how many times as good as the side ours is,
+    and `aim` what is aimed at.
     """
     details: Mapping[str, Any] = result.get("sides", {})
+    against: Mapping[str, Any] = result.get("against", {})
     less = result["better"] == "less"
     own = next((label for label in result["runs"] if label.startswith("ours")), "ours")
     order = sorted(result["peers"], key=result["peers"].__getitem__, reverse=not less)
@@ -55,29 +67,24 @@ def side_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "MiB": one.get("peak_mib"),
                 "of bandwidth": one.get("bandwidth_share"),
                 "of arithmetic": one.get("arithmetic_share"),
-                "theirs/ours": None
+                "ours/theirs": None
                 if label == own
-                else (result["ours"] / figure if less else figure / result["ours"]),
+                else (figure / result["ours"] if less else result["ours"] / figure),
+                "aim": against.get(label, {}).get("aim"),
             }
         )
     return rows
 
 
 def markdown(results: Iterable[Mapping[str, Any]]) -> str:
-    """Write results as a table in Markdown: ours, the best peer, the ratio, the target, and whether it is met."""
-    lines = [
-        "| comparison | ours | the best peer | ratio | target | met |",
-        "|---|---|---|---|---|---|",
-    ]
+    """Write results as a table in Markdown: ours, how it compares with each peer aimed at, and whether all are met."""
+    lines = ["| comparison | ours | against | met |", "|---|---|---|---|"]
     for result in results:
         about = COMPARISONS[result["name"]].about
-        peer = best_peer(result)
         cells = [
             f"`{result['name']}`: {about}",
             f"{_number(result['ours'])} {result['unit']}",
-            "-" if peer is None else f"{_number(peer[1])} ({peer[0]})",
-            _number(result["ratio"]),
-            _number(result["target"]),
+            "<br>".join(comparisons(result)) or "-",
             verdict(result),
         ]
         lines.append(f"| {' | '.join(cells)} |")

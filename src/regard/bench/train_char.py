@@ -57,11 +57,11 @@ def run(comparison: Comparison, options: Options) -> dict[str, Any]:
         unit="s",
         better="less",
         options=options,
-        target=comparison.target,
+        aims=comparison.aims,
         more=more,
     )
     # Where the loss isn't reached, the time to it is not known.
-    return result if reached else {**result, "ratio": None}
+    return result if reached else {**result, "against": {}, "ratio": None}
 
 
 def plain_recipe(path: Path, seed: int) -> dict[str, float]:

@@ -55,7 +55,7 @@ def run(comparison: Comparison, options: Options) -> dict[str, Any]:
     more = {**details(outcome, options), "data": data, "sentences": count, "beams": 4, "batch": 32}
     return summarize(
         comparison.name, outcome.figures, unit="sentences/s", better="more", options=options,
-        target=comparison.target, libraries=libraries(found), ours=f"ours {precision}", more=more,
+        aims=comparison.aims, libraries=libraries(found), ours=f"ours {precision}", more=more,
     )  # fmt: skip
 
 

@@ -164,13 +164,13 @@ def _words(setting: list[str] | None) -> dict[str, str]:
 
 def _list(output: Output, chosen: list[Comparison], results: list[dict[str, Any]]) -> None:
     """Print the comparisons with their last results."""
-    from regard.bench.table import best_peer, verdict
+    from regard.bench.table import comparisons, verdict
 
     by_name = {result["name"]: result for result in results}
     rows = []
     for one in chosen:
         result = by_name.get(one.name)
-        peer = best_peer(result) if result else None
+        aims = [f"{peer}: aim {_figure(aim)}" for peer, aim in one.aims.items()]
         rows.append(
             {
                 "comparison": one.name,
@@ -178,9 +178,7 @@ def _list(output: Output, chosen: list[Comparison], results: list[dict[str, Any]
                 "ours": f"{_figure(result['ours'])} {result['unit'].partition(' (')[0]}"
                 if result
                 else "not run here",
-                "the best peer": f"{_figure(peer[1])} {peer[0]}" if peer else "-",
-                "ratio": _figure(result["ratio"]) if result else "-",
-                "target": _figure(result["target"] if result else one.target),
+                "against": ", ".join(comparisons(result) if result else aims) or "-",
                 "met": verdict(result) if result else "-",
             }
         )
@@ -188,8 +186,8 @@ def _list(output: Output, chosen: list[Comparison], results: list[dict[str, Any]
 
 
 def _show(output: Output, result: dict[str, Any]) -> None:
-    """Print the sides of a result, and whether the target is met."""
-    from regard.bench.table import side_rows, verdict
+    """Print the sides of a result, and whether every aim is met."""
+    from regard.bench.table import comparisons, side_rows, verdict
 
     rows = [
         {
@@ -206,9 +204,8 @@ def _show(output: Output, result: dict[str, Any]) -> None:
     )
     for label, why in result.get("left_out", {}).items():
         output.line(f"left out: {label}, {why}")
-    ratio, target = _figure(result["ratio"]), _figure(result["target"])
-    against = "the best peer" if result["peers"] else "the goal"
-    output.line(f"ratio {ratio} against {against}, target {target}, met: {verdict(result)}; more is better")
+    said = ", ".join(comparisons(result)) or "nothing to compare with"
+    output.line(f"against {said}; more is better, met: {verdict(result)}")
 
 
 def _print(output: Output, title: str | None, rows: list[dict[str, str]]) -> None:
