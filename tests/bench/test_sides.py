@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from regard.bench import bert, decode, gpt2, marian, texts
+from regard.bench import bert, decode, gpt2, marian, texts, train_tokens
 from regard.bench.contest import TOLERANCES
 from regard.bench.gguf_file import gguf_name
 from regard.bench.made import Made
@@ -125,6 +126,35 @@ def test_coarser_weights_are_the_same_model(models: Path, kind: str) -> None:
     apart = {precision: decode.apart(one.check(), truth) or 0.0 for precision, one in found.items()}
     assert all(0 < apart[precision] < TOLERANCES[precision] for precision in found)
     assert apart["int8"] < apart["int4"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "peers"),
+    [
+        ("train-base", ("transformers", "torch.nn.Transformer")),
+        ("train-gpt2", ("transformers", "torch.nn.TransformerEncoder")),
+    ],
+)
+def test_every_side_trains_a_like_model_on_the_same_words(
+    shape: str, peers: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")  # a side sets it for its own process
+    threads = torch.get_num_threads()
+    found = {}
+    for name in ("ours", *peers):
+        side = train_tokens.Side(name=name, shape=shape, seed=1, steps=2, threads=threads, tiny=True)
+        before = [p.detach().clone() for p in side.model.parameters()]
+        found[name] = side.run()
+        moved = [not torch.equal(p, old) for p, old in zip(side.model.parameters(), before, strict=True)]
+        assert sum(moved) > 0.9 * len(moved)
+    truth = found["ours"]
+    assert truth["tokens"] == 64 or shape == "train-base"
+    for one in found.values():
+        assert (one["tokens"], one["operations"]) == (truth["tokens"], truth["operations"])
+        # Apart from learned places, of which not all have as many, they are the same size.
+        assert one["parameters"] == pytest.approx(truth["parameters"], rel=0.1)
+        assert abs(one["loss"] - np.log(side.shape.vocabulary)) < 1  # nothing is known yet
 
 
 def test_labels_are_the_same_as_the_pipelines(models: Path) -> None:

@@ -248,6 +248,18 @@ def test_the_readme_has_what_the_results_give(repo: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["train-base", "train-gpt2"])
+def test_a_tiny_training_in_whole(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("transformers")
+    words = ["--tiny", "--threads", "1", "--rounds", "1", "--set", "steps=1"]
+    assert main(["bench", name, *words, "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["benchmarks"]
+    assert found["against"].keys() == found["peers"].keys() == set(COMPARISONS[name].peers)
+    assert found["ratio"] > 0 and found["steps"] == 1
+    assert all(side["peak_mib"] > 1 and side["arithmetic_share"] > 0 for side in found["sides"].values())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["decode-bf16", "decode-batch8", "prefill", "translate", "classify", "start"]
 )

@@ -42,6 +42,7 @@ class Comparison:
 
 
 _WRITERS = ("transformers", "ctranslate2", "llama.cpp")
+_TRAINING = {"steps": 3, "compile": False, "large_pages": False}
 _LENGTHS = (512, 1024, 2048, 4096, 8192, 16_384, 32_768, 131_072)
 
 COMPARISONS: Final[dict[str, Comparison]] = {
@@ -87,6 +88,16 @@ COMPARISONS: Final[dict[str, Comparison]] = {
         Comparison(
             "train-char", "characters of Shakespeare to nanoGPT's loss, from nothing", "train_char", ("plain torch",),
             {"plain torch": 8.0}, quick=False, seed=1,
+        ),
+        Comparison(
+            "train-base", "training the Transformer of 2017, batches of 4,096 tokens, bf16", "train_tokens",
+            ("transformers", "torch.nn.Transformer"), {"transformers": 1.5, "torch.nn.Transformer": 1.5}, quick=False,
+            seed=1, settings=_TRAINING,
+        ),
+        Comparison(
+            "train-gpt2", "training with GPT-2's shape, two rows of 512 tokens, bf16", "train_tokens",
+            ("transformers", "torch.nn.TransformerEncoder"), {"transformers": 1.5, "torch.nn.TransformerEncoder": 1.5},
+            quick=False, seed=1, settings=_TRAINING,
         ),
         Comparison(
             "look", "attention of all layers with GPT-2's shape, to 131,072 tokens", "look", ("transformers",),
