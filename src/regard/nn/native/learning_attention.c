@@ -241,6 +241,7 @@ int gradients(const heads *query, const heads *key, const heads *value, const he
                         const pair *row[GROUP];
                         int64_t begin, end, last = least(r + GROUP, rows);
                         seen(run, r, last, &begin, &end);
+                        if (!end) begin = end = left;  /* these see nothing */
                         six(asked, query->row, r, rows, row);
                         for (int64_t c = begin; c < end; c += PANEL)
                             tile(row, 1, keys + c * size / 2, size / 2, scores + c, wide, 0);
