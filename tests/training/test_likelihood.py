@@ -14,6 +14,7 @@ from regard.models.families import preset
 from regard.models.transformer import Decoder, Encoder, EncoderDecoder, build
 from regard.nn import native
 from regard.training import likelihood, loss
+from regard.training.likelihood import scored_in_parts
 from regard.training.loss import IGNORED, LossSums, cross_entropy, sequence_loss
 
 has_kernels = pytest.mark.skipif(
@@ -152,3 +153,40 @@ def test_the_gradient_of_a_tied_embedding_is_not_copied() -> None:
     node.register_hook(lambda into, out: made_by_the_head.append(into[1].data_ptr()))  # type: ignore[union-attr]
     sums.loss.backward()
     assert model.head.output.weight.grad.data_ptr() == made_by_the_head[0]
+
+
+@has_kernels
+@pytest.mark.parametrize("also", ["another loss", "a penalty", "a penalty before"])
+def test_a_tied_embedding_learns_from_several_things_at_once(
+    also: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = made()
+    ids = torch.randint(0, WORDS, (2, 40), generator=torch.Generator().manual_seed(3))
+
+    def learned() -> Tensor:
+        model.zero_grad()
+        weight = model.get_parameter("embedding.weight")
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            first = sequence_loss(model, {"ids": ids, "labels": ids.roll(-1, 1)}).loss
+            second = sequence_loss(model, {"ids": ids.flip(0), "labels": ids}).loss
+        penalty = 100 * weight.square().sum()
+        total = {
+            "another loss": first + second, "a penalty": first + penalty, "a penalty before": penalty + first,
+        }[also]  # fmt: skip
+        total.backward()
+        assert weight.grad is not None
+        return weight.grad
+
+    found = learned()
+    monkeypatch.setattr(loss, "scored_by", lambda head: nullcontext())
+    assert off(found, learned()) < 1e-6
+
+
+@has_kernels
+def test_labels_of_32_bits_are_labels() -> None:
+    model = made()
+    states, labels = torch.randn(70, 32, requires_grad=True), torch.arange(70)
+    output = model.head.output
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, expected = (scored_in_parts(states, output, x)[0] for x in (labels.int(), labels))  # type: ignore[arg-type]
+    assert float(found) == float(expected)

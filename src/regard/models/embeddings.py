@@ -24,12 +24,24 @@ class Shared:
 
     The head's covers the whole table anyway. The rows that were looked up are added to it where it lies; a second
     table, of zeros but for a few rows, would take as long as a layer. The last look-up lets go of it, so that nobody
-    copies it.
+    copies it. Both use the weight by an alias of their own: what anything else gives it never meets the gradient here,
+    which autograd would else add up with it elsewhere while rows still come.
     """
 
     def __init__(self, weight: Tensor) -> None:
         self.weight, self.lookups = weight, 0
+        self.alias: Tensor | None = None
         self.gradient: Tensor | None = None
+        self.is_late = False  # a look-up has given a table of its own
+
+    def hold(self, gradient: Tensor | None) -> None:
+        """Let the look-ups of this backward pass add to the head's gradient."""
+        if self.lookups and not self.is_late and gradient is not None:
+            self.gradient = gradient
+            torch.autograd.Variable._execution_engine.queue_callback(self._release)  # type: ignore[no-untyped-call]
+
+    def _release(self) -> None:
+        self.gradient = None
 
 
 _shared: ContextVar[Shared | None] = ContextVar("shared", default=None)
@@ -57,7 +69,10 @@ def embed(table: nn.Embedding, ids: Int[Tensor, "B T"], config: ModelConfig) -> 
     shared = _shared.get()
     ours = shared is not None and shared.weight is table.weight and table.weight.requires_grad
     if ours and torch.is_grad_enabled() and not torch.compiler.is_compiling() and ids.device.type == "cpu":
-        x = _LookUp.apply(table.weight, ids, shared)
+        assert shared is not None
+        if shared.alias is None:
+            shared.alias = table.weight.view_as(table.weight)
+        x = _LookUp.apply(shared.alias, ids, shared)
     else:
         x = table(ids)
     return x * math.sqrt(config.width) if config.scale_embeddings else x
@@ -79,6 +94,7 @@ class _LookUp(torch.autograd.Function):
         shared.lookups -= 1
         total = shared.gradient
         if total is None:
+            shared.is_late = True
             dense: Tensor = torch.ops.aten.embedding_dense_backward(gradient, ids, ctx.rows, -1, False)
             return dense, None, None
         total.index_add_(0, ids.flatten(), gradient.reshape(-1, gradient.shape[-1]).to(total.dtype))

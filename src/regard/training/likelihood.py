@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from regard.models.embeddings import shared_gradient
+from regard.models.embeddings import Shared, shared_gradient
 from regard.models.transformer import Head
 from regard.nn.linear import Linear, Products, products_for
 from regard.nn.native import load
@@ -49,7 +49,9 @@ def scored_in_parts(
     """
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < output.out_features:
         raise IndexError(f"a label is outside of the vocabulary of {output.out_features} words")
-    loss, nll = _InParts.apply(hidden, output.weight, output.bias, labels, smoothing, chunk)
+    shared = shared_gradient(output.weight)
+    weight = output.weight if shared is None else shared.alias
+    loss, nll = _InParts.apply(hidden, weight, output.bias, labels.long(), smoothing, chunk, shared)
     return loss, nll
 
 
@@ -57,7 +59,7 @@ class _InParts(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float,
-        chunk: int | None,
+        chunk: int | None, shared: Shared | None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         library, products, words = _library(), Products(weight), len(weight)
         assert library is not None
@@ -66,8 +68,8 @@ class _InParts(torch.autograd.Function):
         chunk = max(1, min(len(states), chunk or _AT_ONCE // step))
         logits = torch.empty(chunk, step, dtype=torch.bfloat16, device="cpu")
         of_states = torch.empty(states.shape, dtype=torch.float32, device="cpu")
-        of_weight = torch.empty(weight.shape, device="cpu") if ctx.needs_input_grad[1] else None
-        of_bias = torch.zeros(words, device="cpu") if ctx.needs_input_grad[2] else None
+        of_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
+        of_bias = torch.zeros(words, dtype=torch.float32, device="cpu") if ctx.needs_input_grad[2] else None
         losses = torch.empty(2, len(states), dtype=torch.float64, device="cpu")
         for begin in range(0, len(states), chunk):
             some = states[begin : begin + chunk]
@@ -84,7 +86,7 @@ class _InParts(torch.autograd.Function):
                 if of_bias is not None and columns is not None:
                     of_bias += columns
         ctx.gradients, ctx.dtype = (of_states, of_weight, of_bias), hidden.dtype
-        ctx.shared = shared_gradient(weight)
+        ctx.shared = shared
         loss, nll = (row.sum().float() for row in losses)
         ctx.mark_non_differentiable(nll)
         return loss, nll
@@ -98,9 +100,9 @@ class _InParts(torch.autograd.Function):
         gradients, ctx.gradients = ctx.gradients, None
         scaled = [None if g is None else g.mul_(grad_loss) for g in gradients]
         assert scaled[0] is not None
-        if ctx.shared is not None and ctx.shared.lookups:
-            ctx.shared.gradient = scaled[1]
-        return scaled[0].to(ctx.dtype), scaled[1], scaled[2], None, None, None
+        if ctx.shared is not None:
+            ctx.shared.hold(scaled[1])
+        return scaled[0].to(ctx.dtype), scaled[1], scaled[2], None, None, None, None
 
 
 @functools.cache
