@@ -60,3 +60,8 @@ def test_it_is_for_decoders_and_no_published_family_has_it():
 def test_its_weights_are_counted():
     small = config("decoder/none/layernorm/pre", ngrams=4, ngram_rows=30)
     assert sum(p.numel() for p in build(small).parameters()) == small.num_parameters()
+
+
+def test_ids_of_32_bits_are_the_same_ids():
+    embed, ids = made(), torch.tensor([[3, 4, 5, 6]])
+    assert torch.equal(embed(ids.int(), torch.arange(4)), embed(ids, torch.arange(4)))

@@ -41,7 +41,7 @@ class NGramEmbedding(nn.Module):
 
         `positions` count from each text's beginning; tokens of another document stand before nothing.
         """
-        own = ids + 1  # 0 stands for nothing
+        own = ids.long() + 1  # 0 stands for nothing
         code, found = own, None
         for before, table in enumerate(self.tables, start=1):
             there = positions >= before
