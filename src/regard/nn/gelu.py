@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from regard.nn.native import load
+from regard.nn.native import is_free, load
 
 __all__ = ["gelu_tanh"]
 
@@ -21,7 +21,7 @@ def gelu_tanh(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Give x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2; where it learns in bfloat16 on a CPU, by our own kernel."""
     learns = torch.is_grad_enabled() and x.requires_grad and x.dtype == torch.bfloat16
     plain = type(x) is Tensor and x.device.type == "cpu" and x.is_contiguous() and not x.is_neg()
-    if learns and plain and not torch.compiler.is_compiling() and _library() is not None:
+    if learns and plain and is_free() and _library() is not None:
         out: Tensor = _Learning.apply(x)
         return out
     return F.gelu(x, approximate="tanh")

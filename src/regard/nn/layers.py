@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from regard.config import Activation, ModelConfig
 from regard.nn.gelu import gelu_tanh
 from regard.nn.linear import Linear
+from regard.nn.native import is_free
 
 
 class RMSNorm(nn.Module):
@@ -50,7 +52,7 @@ def activate(x: Float[Tensor, "..."], kind: Activation) -> Float[Tensor, "..."]:
         case "silu":
             return F.silu(x)
         case "relu2":
-            return _SquaredRelu.apply(x) if x.requires_grad else F.relu(x).square()
+            return _SquaredRelu.apply(x) if x.requires_grad and is_free() else F.relu(x).square()
 
 
 class _SquaredRelu(torch.autograd.Function):
@@ -63,6 +65,7 @@ class _SquaredRelu(torch.autograd.Function):
         return positive * positive
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> Tensor:
         (positive,) = ctx.saved_tensors  # type: ignore[attr-defined]
         return gradients[0] * positive * 2

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from regard.nn.native import load
+from regard.nn.native import is_free, load
 
 __all__ = ["attend_learning", "kernel_for"]
 
@@ -29,7 +29,7 @@ def kernel_for(
     all_of_them = query, key, value
     if not torch.is_grad_enabled() or not any(x.requires_grad for x in all_of_them):
         return None
-    if torch.compiler.is_compiling() or query.shape[-1] % _TILE or value.shape != key.shape:
+    if not is_free() or query.shape[-1] % _TILE or value.shape != key.shape:
         return None
     if query.numel() == 0 or key.numel() == 0 or key.shape[-1] != query.shape[-1]:
         return None

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from regard.nn.native import load
+from regard.nn.native import is_free, load
 
 __all__ = ["Linear", "Products", "linear", "products_for"]
 
@@ -62,9 +62,9 @@ class _Learning(torch.autograd.Function):
             products.input_gradient(gradient, of_x)
             of_x = of_x.view(ctx.shape)
         if ctx.needs_input_grad[2]:
-            of_bias = torch.empty(len(weight), device="cpu")
+            of_bias = torch.empty(len(weight), dtype=torch.float32, device="cpu")
         if ctx.needs_input_grad[1]:
-            of_weight = torch.empty(weight.shape, device="cpu")
+            of_weight = torch.empty(weight.shape, dtype=torch.float32, device="cpu")
             products.weight_gradient(gradient, rows, of_weight, of_bias)
         elif of_bias is not None:
             of_bias = gradient.float().sum(0)
@@ -75,11 +75,14 @@ def products_for(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> ctype
     """Give the kernel for a layer that learns from `x` where there is one for these tensors; None otherwise."""
     if not torch.is_grad_enabled() or not (x.requires_grad or weight.requires_grad):
         return None
-    if x.device.type != "cpu" or weight.device.type != "cpu" or torch.compiler.is_compiling():
+    if x.device.type != "cpu" or weight.device.type != "cpu" or not is_free():
+        return None
+    # What doesn't fit is for torch to refuse, or to spread out.
+    if x.shape[-1:] != weight.shape[1:] or (bias is not None and bias.shape != weight.shape[:1]):
         return None
     if not torch.is_autocast_enabled("cpu") or torch.get_autocast_dtype("cpu") != torch.bfloat16:
         return None
-    if weight.shape[1] % 2 or x.numel() < _FEWEST * weight.shape[1]:
+    if weight.shape[1] % 2 or weight.shape[1] > _DEEPEST or x.numel() < _FEWEST * weight.shape[1]:
         return None
     if type(x) is not Tensor or x.dtype not in (torch.float32, torch.bfloat16):
         return None

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from regard.errors import ConfigError
 from regard.nn.linear import Linear
-from regard.nn.native import load
+from regard.nn.native import is_free, load
 
 __all__ = [
     "BITS",
@@ -75,12 +75,14 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "... K"]) -> Float[Tensor, "... N"]:
         """Multiply; the result has x's type."""
-        library = load("step") if x.device.type == "cpu" else None
+        learns = torch.is_grad_enabled() and x.requires_grad
+        library = None if learns or x.device.type != "cpu" or not is_free() else load("step")
         if library is None:
             bias = None if self.bias is None else self.bias.to(x.dtype)
             return F.linear(x, self.weight.to(x.dtype), bias)
+        assert x.shape[-1] == self.in_features, f"{x.shape[-1]} numbers for {self.in_features}"
         flat = x.reshape(-1, self.in_features).float().contiguous()
-        out = torch.empty(*x.shape[:-1], self.out_features)
+        out = torch.empty(*x.shape[:-1], self.out_features, dtype=torch.float32, device="cpu")
         product, _kept = product_of(self, out)
         rows, threads = ctypes.c_int64(len(flat)), ctypes.c_int64(torch.get_num_threads())
         if library.multiply(ctypes.byref(product), ctypes.c_void_p(flat.data_ptr()), rows, threads):
@@ -171,7 +173,8 @@ def _pack4(weight: Tensor) -> tuple[Tensor, Tensor]:
         scale = (largest / -(8 - trial / 4)).bfloat16().float()  # the largest becomes -8, or is cut off at it
         found = (_rounded4(spans, scale) * scale - spans).square().sum(2, keepdim=True)
         best, error = torch.where(found < error, scale, best), torch.minimum(found, error)
-    nibbles = (_rounded4(spans, best) + 8).to(torch.uint8)
+    best = torch.where(largest.isfinite(), best, torch.nan)
+    nibbles = (_rounded4(spans, best) + 8).nan_to_num().to(torch.uint8)
     both = nibbles[..., : _SPAN // 2] | nibbles[..., _SPAN // 2 :] << 4  # (N, K / 32, 16)
     strips = both.unflatten(0, (-1, _LANES)).unflatten(3, (4, 4))  # (N / 16, 16, K / 32, 4, 4)
     scales = best.squeeze(2).unflatten(0, (-1, _LANES)).transpose(1, 2)  # (N / 16, K / 32, 16)

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from regard.nn.masks import Mask
+from regard.nn.native import is_free
 
 __all__ = ["attend_short", "is_short"]
 
@@ -29,6 +31,7 @@ def is_short(
         and query.shape[2] * key.shape[2] <= most * most
         and (bias is None or not bias.requires_grad)
         and not mask.can_blank_a_row(query.shape[2], key.shape[2])
+        and is_free()
     )
 
 
@@ -45,6 +48,8 @@ def attend_short(
     The mask must leave every query something to attend to. The products are of the inputs' type and the softmax sums
     in fp32.
     """
+    if torch.is_autocast_enabled("cpu"):
+        query, key, value = (x.to(torch.get_autocast_dtype("cpu")) for x in (query, key, value))
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
@@ -71,6 +76,7 @@ class _Short(torch.autograd.Function):
         return weights @ value
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, weights = ctx.saved_tensors
         out = gradients[0].contiguous()

@@ -21,8 +21,9 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd import forward_ad
 
-__all__ = ["load", "log_sum_exp", "long_attention"]
+__all__ = ["is_free", "load", "log_sum_exp", "long_attention"]
 
 _FLAGS = (
     "-O3 -fPIC -std=c11 -fopenmp -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mavx512vnni -mfma"
@@ -60,7 +61,8 @@ def long_attention(
 
 def log_sum_exp(x: Float[Tensor, "... V"]) -> Float[Tensor, "..."]:
     """Do as `torch.logsumexp` over the last dimension, without gradients: on a processor five times as fast."""
-    library = load("step") if x.device.type == "cpu" and x.dtype == torch.float32 else None
+    fits = x.device.type == "cpu" and x.dtype == torch.float32 and is_free()
+    library = load("step") if fits else None
     if library is None or not x.is_contiguous() or x.numel() == 0:
         return x.logsumexp(-1)
     out = torch.empty(x.shape[:-1], dtype=torch.float32, device="cpu")
@@ -69,6 +71,17 @@ def log_sum_exp(x: Float[Tensor, "... V"]) -> Float[Tensor, "..."]:
         ctypes.c_void_p(x.data_ptr()), ctypes.c_void_p(out.data_ptr()), *map(ctypes.c_int64, numbers)
     )
     return out
+
+
+def is_free() -> bool:
+    """Tell whether a kernel may read and write memory itself: nobody traces, transforms or stands in for tensors."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or forward_ad._current_level >= 0
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    )
 
 
 @functools.cache

@@ -26,7 +26,7 @@ typedef struct {
     const float *cosines, *sines; /* (B or 1, T, K); may be null */
     const float *bias;            /* (B or 1, H, T, S); may be null */
     int64_t allowed_step, turn_step, bias_step, bias_rows, bias_columns;
-    int64_t keys, window, causal; /* slots in all, 0: the text's own; how far a query sees, 0: all; whether only back */
+    int64_t keys, window, causal; /* slots in all, unless a text sees its own; how far a query sees, 0: all; whether only back */
 } View;
 
 typedef struct {
@@ -208,7 +208,7 @@ static void attend(const Instruction *i, const Pass *pass, int64_t text, int64_t
             int64_t row = ((begin + t) * i->heads + head) * size;
             ready(i->in + row, turned, size, i->query_gain, i->gain_offset, i->eps, cosines ? cosines + t * size : 0,
                   sines ? sines + t * size : 0);
-            int64_t own = pass->start + t, low = 0, high = view->causal ? own + 1 : view->keys ? view->keys : fresh;
+            int64_t own = pass->start + t, low = 0, high = view->causal ? own + 1 : i->key ? fresh : view->keys;
             if (view->window) {
                 if (own - view->window + 1 > low) low = own - view->window + 1;
                 if (own + view->window < high) high = own + view->window;
@@ -302,12 +302,14 @@ void log_sum_exp(const float *x, float *out, int64_t rows, int64_t width, int64_
         for (int64_t k = 0; k < width; k += LANES)
             best = _mm512_max_ps(best, _mm512_mask_loadu_ps(set(-INFINITY), lanes(width - k), from + k));
         float most = _mm512_reduce_max_ps(best);
+        __m512 top = set(isinf(most) ? 0.0f : most); /* infinity minus itself is no number */
         for (int64_t k = 0; k < width; k += LANES) {
             __mmask16 some = lanes(width - k);
-            __m512 part = exponential(_mm512_sub_ps(_mm512_maskz_loadu_ps(some, from + k), set(most)));
+            __m512 part = exponential(_mm512_sub_ps(_mm512_maskz_loadu_ps(some, from + k), top));
             sum = _mm512_mask_add_ps(sum, some, sum, part);
         }
-        out[row] = most + logf(_mm512_reduce_add_ps(sum));
+        float total = _mm512_reduce_add_ps(sum);
+        out[row] = isinf(most) && total == total ? most : most + logf(total);
     }
 }
 
