@@ -100,9 +100,9 @@ class Decoding:
         if self._cache is None or (self._memory is not None and start == 0):
             return None
         rows = x.shape[0] * x.shape[1]
-        if self._program is None or self._program.rows < rows or is_watched():
+        if self._program is None or self._program.rows < rows or is_watched() or torch.is_grad_enabled():
             self._program = program_for(self._stack, self._head, rows)
-        if self._program is None:
+        if self._program is None or not self._program.suits(self._cache):
             return None
         stack, fresh = self._stack, self._positions[..., start:]
 

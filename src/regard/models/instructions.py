@@ -159,7 +159,7 @@ class Writer:
                 near, far = (x.view(1, -1, groups, size).transpose(1, 2) for x in (key, value))
                 cache.point(near, far, 0)
         mixed = self.room(heads * size)
-        queries, keys = self._gain(attention.query_norm), self._gain(attention.key_norm)
+        queries, keys = (self._gain(norm, size) for norm in (attention.query_norm, attention.key_norm))
         self._emit(
             _ATTEND, input=query, out=mixed, key=key, value=value if self._causal else None, query_gain=queries[0],
             gain_offset=queries[1], eps=queries[2], key_gain=keys[0], key_gain_offset=keys[1], key_eps=keys[2],
@@ -169,6 +169,8 @@ class Writer:
         self.product(attention.output, mixed, out, plus=plus)
 
     def _feed_forward(self, part: FeedForward, y: Tensor, out: Tensor, plus: Tensor | None) -> None:
+        if type(part) is not FeedForward:
+            raise UnsaidError
         inner = self.room(part.up.out_features)
         if part.gate is None:
             self.product(part.up, y, inner, activation=part.activation)
@@ -183,12 +185,12 @@ class Writer:
         if type(norm) is nn.Identity:
             return x
         if type(norm) is RMSNorm:
-            gain, offset, eps = self._gain(norm)
+            gain, offset, eps = self._gain(norm, self._width)
             self._emit(
                 _RMS_NORM, input=x, out=out, weights=gain, gain_offset=offset, eps=eps, columns=self._width
             )
         elif type(norm) is nn.LayerNorm:
-            weight, bias = (None if p is None else p.detach().float() for p in (norm.weight, norm.bias))
+            weight, bias = (None if p is None else _numbers(p, self._width) for p in (norm.weight, norm.bias))
             self._emit(
                 _LAYER_NORM, input=x, out=out, weights=weight, bias=bias, eps=norm.eps, columns=self._width
             )
@@ -196,12 +198,12 @@ class Writer:
             raise UnsaidError
         return out
 
-    def _gain(self, norm: nn.Module | None) -> tuple[Tensor | None, float, float]:
+    def _gain(self, norm: nn.Module | None, width: int) -> tuple[Tensor | None, float, float]:
         if norm is None:
             return None, 0.0, 0.0
         if type(norm) is not RMSNorm:
             raise UnsaidError
-        return norm.weight.detach().float(), norm.offset, norm.eps
+        return _numbers(norm.weight, width), norm.offset, norm.eps
 
     def product(
         self, linear: nn.Module, x: Tensor, out: Tensor, *, activation: str | None = None, times: Tensor | None = None,
@@ -213,8 +215,15 @@ class Writer:
         assert isinstance(linear, nn.Linear | PackedLinear)
         packed = isinstance(linear, PackedLinear)
         weight = linear.packed if packed else linear.weight
-        if weight.device.type != "cpu" or not (packed or weight.dtype in (torch.float32, torch.bfloat16)):
+        if type(weight) not in (Tensor, nn.Parameter) or weight.device.type != "cpu":
             raise UnsaidError
+        # What was put in a layer may be of another shape than the layer says.
+        sizes = linear.out_features, linear.in_features
+        plain = weight.dtype in (torch.float32, torch.bfloat16) and weight.shape == sizes
+        if not (packed or plain) or sizes != (out.shape[1], x.shape[1]):
+            raise UnsaidError
+        if linear.bias is not None:
+            _numbers(linear.bias, linear.out_features)
         product, kept = product_of(linear, out)
         self.kept += kept
         if product.bits < 32 and self._held != (x.data_ptr(), product.bits):
@@ -244,6 +253,14 @@ class Writer:
 
     def room(self, width: int) -> Tensor:
         """Make room for rows of so many numbers."""
-        made = torch.empty(self.rows, width)
+        made = torch.empty(self.rows, width, dtype=torch.float32, device="cpu")
         self.kept.append(made)
         return made
+
+
+def _numbers(parameter: Tensor, width: int) -> Tensor:
+    """Give a parameter of so many numbers as the kernel reads it."""
+    plain = type(parameter) in (Tensor, nn.Parameter) and parameter.device.type == "cpu"
+    if not plain or parameter.shape != (width,):
+        raise UnsaidError
+    return parameter.detach().float().contiguous()

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from regard.models.instructions import CacheAt, Instruction, Pass, UnsaidError, View, Writer
-from regard.nn.attention import is_watched
+from regard.nn.attention import Attention, is_watched
 from regard.nn.block import Block
 from regard.nn.cache import Cache
+from regard.nn.layers import Dropout
 from regard.nn.masks import Mask
-from regard.nn.native import load
+from regard.nn.native import is_free, load
 from regard.nn.positions import Terms
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def program_for(stack: Stack, head: Head | None, rows: int) -> Program | None:
     They must while somebody watches, while anything learns, where there is no kernel, and with many rows on a processor
     on which torch multiplies them faster.
     """
-    if stack.training or torch.is_grad_enabled() or is_watched() or torch.compiler.is_compiling():
+    if stack.training or torch.is_grad_enabled() or is_watched() or not is_free():
         return None
     library = load("step")
     if library is None or (rows > _FEW and library.has_tiles()):
@@ -48,7 +49,7 @@ def program_for(stack: Stack, head: Head | None, rows: int) -> Program | None:
     for hook in list(stack._forward_pre_hooks.values()):
         if getattr(hook, "runs_once", False):
             hook(stack, ())
-    if _is_hooked(stack, *([] if head is None else [head])):
+    if not _is_plain(stack, *([] if head is None else [head])):
         return None
     try:
         return Program(stack, head, rows, library)
@@ -64,7 +65,9 @@ class Program:
 
     def __init__(self, stack: Stack, head: Head | None, rows: int, library: ctypes.CDLL) -> None:
         self.rows, self._library, self._causal = rows, library, stack.causal
-        blocks = [block for block in stack.blocks if isinstance(block, Block)]
+        blocks = [block for block in stack.blocks if type(block) is Block]
+        if not blocks or len(blocks) < len(stack.blocks):
+            raise UnsaidError
         attention = blocks[0].attention
         write = Writer(rows, attention.query.in_features, causal=stack.causal)
         self._views = {window: View() for window in {None, *stack.windows}}
@@ -76,13 +79,15 @@ class Program:
         self._stack_ends, self._scores = len(write.list), 0
         if head is not None and head.kind == "lm" and head.transform is None and head.scale is None:
             self._scores = head.output.out_features
-            write.product(head.output, self._hidden, torch.empty(0, self._scores))
+            write.product(head.output, self._hidden, torch.empty(0, self._scores, device="cpu"))
         self._kept, self._program = write.kept, (Instruction * len(write.list))(*write.list)
         sizes = (map(ctypes.c_int64, (bits, rows, columns)) for bits, columns in write.rounded)
-        self._room = torch.empty(64 + max(library.room_bytes(*size) for size in sizes), dtype=torch.uint8)
+        self._room = torch.empty(
+            64 + max(library.room_bytes(*size) for size in sizes), dtype=torch.uint8, device="cpu"
+        )
         # What tells a cache that is still empty of its shape.
         kind = next(stack.parameters()).dtype
-        self._empty = torch.empty(1, attention.num_kv_heads, 0, attention.head_size, dtype=kind)
+        self._empty = torch.empty(1, attention.num_kv_heads, 0, attention.head_size, dtype=kind, device="cpu")
 
     def step(
         self,
@@ -121,13 +126,15 @@ class Program:
                 assert cross.keys is not None and cross.values is not None
                 place.point(cross.keys, cross.values, 0)
             self._cross_view.keys = cache.cross[0].keys.shape[2]
+            if memory_keys is not None and memory_keys.stride(1) != 1:
+                memory_keys = memory_keys.contiguous()
             self._cross_view.allowed, self._cross_view.allowed_step = _rows_of(memory_keys)
         rows = batch * fresh
         self._x[:rows] = x.reshape(rows, -1)
         of = Pass(batch, fresh, start, torch.get_num_threads(), None, self._room.data_ptr())
         last = only_last and fresh > 1
         if self._scores and not last:
-            return self._run(0, len(self._program), of, torch.empty(batch, fresh, self._scores))
+            return self._run(0, len(self._program), of, self._room_of_scores(batch, fresh))
         self._run(0, self._stack_ends, of)
         del lasting
         hidden = (
@@ -138,7 +145,18 @@ class Program:
             return hidden
         self._hidden[:batch] = hidden[:, 0]
         of.fresh = 1
-        return self._run(self._stack_ends, len(self._program), of, torch.empty(batch, 1, self._scores))
+        return self._run(self._stack_ends, len(self._program), of, self._room_of_scores(batch, 1))
+
+    def _room_of_scores(self, batch: int, fresh: int) -> Tensor:
+        return torch.empty(batch, fresh, self._scores, dtype=torch.float32, device="cpu")
+
+    @staticmethod
+    def suits(cache: Cache) -> bool:
+        """Tell whether it can go on with what modules have kept: they may have kept it in another type."""
+        return all(
+            keys.dtype == values.dtype and keys.dtype in (torch.float32, torch.bfloat16)
+            for keys, values in cache.held
+        )
 
     @property
     def scores(self) -> bool:
@@ -203,16 +221,18 @@ def encode_packed(
     Returns:
         The final states, zeros where there is padding.
     """
+    if torch.is_grad_enabled() or x.device.type != "cpu" or not is_free():
+        return None  # before anything is asked of the mask's numbers
     batch, length, width = x.shape
     real = None if mask.keys is None or bool(mask.keys.all()) else mask.keys
     if not replace(mask, keys=None).is_empty or x.numel() == 0:
         return None
-    counts = torch.full((batch,), length) if real is None else real.sum(1)
+    counts = torch.full((batch,), length, device="cpu") if real is None else real.sum(1)
     rows = int(counts.sum())
     program = program_for(stack, None, rows) if rows else None
     if program is None:
         return None
-    longest = torch.arange(int(counts.max()))
+    longest = torch.arange(int(counts.max()), device="cpu")
     usual = longest.expand(batch, -1) if real is None else (real.cumsum(1) - 1).clamp(min=0)
     if stack.position.relates and not torch.equal(positions.expand(batch, -1), usual):
         return None
@@ -237,8 +257,15 @@ def _rows_of(keys: Tensor | None) -> tuple[int | None, int]:
     return (None, 0) if keys is None else (keys.data_ptr(), keys.stride(0))
 
 
-def _is_hooked(*modules: nn.Module) -> bool:
-    """Tell whether anybody has hung a function of their own on a module, which would then not be called."""
+def _is_plain(*modules: nn.Module) -> bool:
+    """Tell whether modules do what their classes say: none drops anything, and nobody has hung a function on one."""
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
-        return True
-    return any(m._forward_hooks or m._forward_pre_hooks for module in modules for m in module.modules())
+        return False
+    return not any(
+        m._forward_hooks
+        or m._forward_pre_hooks
+        or "forward" in m.__dict__
+        or (m.training and isinstance(m, Dropout | Attention))
+        for module in modules
+        for m in module.modules()
+    )

@@ -131,6 +131,13 @@ class Cache:
         """Count the slots filled so far."""
         return self.own[0].length
 
+    @property
+    def held(self) -> list[tuple[Tensor, Tensor]]:
+        """Give the first layer's room for keys and values, its own and the memory's, where there is any."""
+        own, cross = self.own[0], self.cross[0]
+        pairs = (own._keys, own._values), (cross.keys, cross.values)
+        return [(keys, values) for keys, values in pairs if keys is not None and values is not None]
+
     def rewind(self, count: int) -> None:
         """Forget the last `count` slots of every layer."""
         for own in self.own:
