@@ -189,4 +189,4 @@ def test_labels_of_32_bits_are_labels() -> None:
     output = model.head.output
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found, expected = (scored_in_parts(states, output, x)[0] for x in (labels.int(), labels))  # type: ignore[arg-type]
-    assert float(found) == float(expected)
+    assert torch.equal(found, expected)
