@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -163,7 +163,7 @@ def test_tensors_that_only_stand_for_numbers_go_through_the_modules() -> None:
 
     parts = fresh(ENCODER).config, fresh(DECODER).config
     with FakeTensorMode():
-        encoder, decoder = (build(part).eval() for part in parts)
+        encoder, decoder = (cast(Any, build(part).eval()) for part in parts)
         ids = torch.zeros(2, 5, dtype=torch.long)
         mask = torch.ones(2, 5, dtype=torch.bool)
         assert encoder.hidden(ids, key_mask=mask).shape == (2, 5, 64)

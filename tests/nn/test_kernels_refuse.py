@@ -34,8 +34,8 @@ def test_attention_learns_from_texts_with_much_padding_on_the_left(padding: int)
     mask, found = Mask(causal=True, keys=keys), []
     for kernel in ("auto", "reference"):
         own = [drawn(2, 2, 200, 64, seed=i).bfloat16().requires_grad_() for i in range(3)]
-        with use_kernel(kernel):  # type: ignore[arg-type]
-            mixed = Attend()(*own, mask)
+        with use_kernel(kernel):
+            mixed = Attend()(own[0], own[1], own[2], mask)
         mixed.float().square().sum().backward()
         found.append([mixed, *(x.grad for x in own)])
     for ours, plain in zip(*found, strict=True):

@@ -38,7 +38,7 @@ class Shared:
         """Let the look-ups of this backward pass add to the head's gradient."""
         if self.lookups and not self.is_late and gradient is not None:
             self.gradient = gradient
-            torch.autograd.Variable._execution_engine.queue_callback(self._release)  # type: ignore[no-untyped-call]
+            torch.autograd.Variable._execution_engine.queue_callback(self._release)
 
     def _release(self) -> None:
         self.gradient = None
