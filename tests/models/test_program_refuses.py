@@ -177,3 +177,10 @@ def test_several_models_at_once_are_each_of_them() -> None:
     found = vmap(lambda own: functional_call(net, own, (IDS,)))(weights)
     assert_close(found[0], net(IDS), atol=1e-4, rtol=1e-3)
     assert not torch.allclose(found[0], found[1])
+
+
+def test_all_rows_may_have_left() -> None:
+    state = fresh(DECODER).start(batch=2)
+    state.advance(IDS)
+    state.reorder(torch.empty(0, dtype=torch.long))
+    assert state.advance(torch.empty(0, 1, dtype=torch.long)).shape == (0, 1, 23)

@@ -130,7 +130,7 @@ class Program:
                 memory_keys = memory_keys.contiguous()
             self._cross_view.allowed, self._cross_view.allowed_step = _rows_of(memory_keys)
         rows = batch * fresh
-        self._x[:rows] = x.reshape(rows, -1)
+        self._x[:rows] = x.flatten(0, 1)
         of = Pass(batch, fresh, start, torch.get_num_threads(), None, self._room.data_ptr())
         last = only_last and fresh > 1
         if self._scores and not last:
@@ -243,7 +243,7 @@ def encode_packed(
 
     x = stack.norm_in(stack.position.add(x, positions))
     starts = torch.cat((counts.new_zeros(1), counts.cumsum(0)))
-    flat = x.reshape(-1, width) if real is None else x[real]
+    flat = x.flatten(0, 1) if real is None else x[real]
     found = program.encode(flat, starts, terms).to(x.dtype)
     if real is None:
         return found.view(batch, length, width)
