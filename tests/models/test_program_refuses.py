@@ -184,3 +184,11 @@ def test_all_rows_may_have_left() -> None:
     state.advance(IDS)
     state.reorder(torch.empty(0, dtype=torch.long))
     assert state.advance(torch.empty(0, 1, dtype=torch.long)).shape == (0, 1, 23)
+
+
+def test_a_window_counts_what_is_masked_between_others() -> None:
+    net = fresh(ENCODER, window=3)
+    ids = torch.randint(0, 20, (2, 12), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones(2, 12, dtype=torch.bool)
+    mask[0, 3:6] = False
+    same(lambda: net.hidden(ids, key_mask=mask)[mask])

@@ -227,6 +227,8 @@ def encode_packed(
     real = None if mask.keys is None or bool(mask.keys.all()) else mask.keys
     if not replace(mask, keys=None).is_empty or x.numel() == 0:
         return None
+    if real is not None and any(stack.windows) and bool(_begins(real).sum(1).max() > 1):
+        return None  # a window counts what is masked between others
     counts = torch.full((batch,), length, device="cpu") if real is None else real.sum(1)
     rows = int(counts.sum())
     program = program_for(stack, None, rows) if rows else None
@@ -250,6 +252,11 @@ def encode_packed(
     padded = x.new_zeros(batch, length, width)
     padded[real] = found
     return padded
+
+
+def _begins(real: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+    """Mark the first token of each run of real ones."""
+    return real & ~nn.functional.pad(real, (1, 0))[:, :-1]
 
 
 def _rows_of(keys: Tensor | None) -> tuple[int | None, int]:
