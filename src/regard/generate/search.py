@@ -162,7 +162,7 @@ def _one_by_one(
         for place, copy in enumerate(live):
             row = copy // copies
             if not (math.isfinite(nats[place]) and math.isfinite(left[place])):
-                error = not_finite if math.isnan(nats[place]) else nothing_left
+                error = nothing_left if math.isfinite(logits[place].logsumexp(-1)) else not_finite
                 raise error(rows[row], step)
             if texts[copy].add(int(tokens[place]), nats[place], eos, row, on_token, stop):
                 going.append(place)
