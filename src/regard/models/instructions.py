@@ -102,7 +102,8 @@ class Writer:
         self._held: tuple[int, int] | None = (
             None  # which numbers are rounded at present, and to how many bits
         )
-        self.x, self._normed, self._aside = (self.room(width) for _ in range(3))
+        self._rooms: dict[tuple[str, int], Tensor] = {}
+        self.x, self._normed, self._aside = (self.room(part, width) for part in ("x", "normed", "aside"))
 
     def block(self, block: Block, view: View, cross_view: View, own: CacheAt, cross: CacheAt) -> None:
         """Write a block down, whose layers see by these views and keep keys and values in these places."""
@@ -150,15 +151,15 @@ class Writer:
         heads, groups, size = attention.num_heads, attention.num_kv_heads, attention.head_size
         if size > _MOST or type(attention) is not Attention:
             raise UnsaidError
-        query = self.product(attention.query, y, self.room(heads * size))
+        query = self.product(attention.query, y, self.room("query", heads * size))
         key = value = None
         if not memory:
-            key = self.product(attention.key, y, self.room(groups * size), beside=True)
-            value = self.product(attention.value, y, self.room(groups * size), beside=True)
+            key = self.product(attention.key, y, self.room("key", groups * size), beside=True)
+            value = self.product(attention.value, y, self.room("value", groups * size), beside=True)
             if not self._causal:  # whole texts: keys and values stay where they are
                 near, far = (x.view(1, -1, groups, size).transpose(1, 2) for x in (key, value))
                 cache.point(near, far, 0)
-        mixed = self.room(heads * size)
+        mixed = self.room("mixed", heads * size)
         queries, keys = (self._gain(norm, size) for norm in (attention.query_norm, attention.key_norm))
         self._emit(
             _ATTEND, input=query, out=mixed, key=key, value=value if self._causal else None, query_gain=queries[0],
@@ -171,11 +172,13 @@ class Writer:
     def _feed_forward(self, part: FeedForward, y: Tensor, out: Tensor, plus: Tensor | None) -> None:
         if type(part) is not FeedForward:
             raise UnsaidError
-        inner = self.room(part.up.out_features)
+        inner = self.room("inner", part.up.out_features)
         if part.gate is None:
             self.product(part.up, y, inner, activation=part.activation)
         else:
-            gate = self.product(part.gate, y, self.room(part.gate.out_features), activation=part.activation)
+            gate = self.product(
+                part.gate, y, self.room("gate", part.gate.out_features), activation=part.activation
+            )
             self.product(part.up, y, inner, times=gate)
         self.product(part.down, inner, out, plus=plus)
 
@@ -251,11 +254,13 @@ class Writer:
         if kind != _ROUND:
             self._held = None
 
-    def room(self, width: int) -> Tensor:
-        """Make room for rows of so many numbers."""
-        made = torch.empty(self.rows, width, dtype=torch.float32, device="cpu")
-        self.kept.append(made)
-        return made
+    def room(self, purpose: str, width: int) -> Tensor:
+        """Give room for rows of so many numbers, the same one for the same purpose: layers take turns."""
+        if (purpose, width) not in self._rooms:
+            made = torch.empty(self.rows, width, dtype=torch.float32, device="cpu")
+            self._rooms[purpose, width] = made
+            self.kept.append(made)
+        return self._rooms[purpose, width]
 
 
 def _numbers(parameter: Tensor, width: int) -> Tensor:
