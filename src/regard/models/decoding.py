@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +16,6 @@ from regard.models.program import Program, program_for
 from regard.nn.attention import is_watched
 from regard.nn.cache import Cache
 from regard.nn.masks import Mask
-from regard.nn.positions import Terms
 
 if TYPE_CHECKING:
     from regard.models.transformer import Head, Stack
@@ -105,13 +105,7 @@ class Decoding:
         if self._program is None or not self._program.suits(self._cache):
             return None
         stack, fresh = self._stack, self._positions[..., start:]
-
-        def terms(windowed: bool) -> Terms:
-            position = (
-                stack.window_position if windowed and stack.window_position is not None else stack.position
-            )
-            return position.terms(fresh, self._positions)
-
+        terms = partial(stack.terms, fresh, self._positions)
         x = stack.norm_in(stack.position.add(x, fresh))
         found = self._program.step(
             x, self._cache, terms, keys=self._keys, memory_keys=self._memory_mask, only_last=only_last

@@ -96,12 +96,7 @@ class Writer:
         self.list: list[Instruction] = []
         self.kept: list[object] = []
         self.rounded = {(32, 1)}
-        self._by_rows = (
-            True  # whether the last instruction shared its work by rows: the next such need not wait
-        )
-        self._held: tuple[int, int] | None = (
-            None  # which numbers are rounded at present, and to how many bits
-        )
+        self._held: tuple[int, int] | None = None  # what is rounded at present, and to how many bits
         self._rooms: dict[tuple[str, int], Tensor] = {}
         self.x, self._normed, self._aside = (self.room(part, width) for part in ("x", "normed", "aside"))
 

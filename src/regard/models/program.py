@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -239,10 +240,7 @@ def encode_packed(
     if stack.position.relates and not torch.equal(positions.expand(batch, -1), usual):
         return None
 
-    def terms(windowed: bool) -> Terms:
-        position = stack.window_position if windowed and stack.window_position is not None else stack.position
-        return position.terms(longest, longest)
-
+    terms = partial(stack.terms, longest, longest)
     x = stack.norm_in(stack.position.add(x, positions))
     starts = torch.cat((counts.new_zeros(1), counts.cumsum(0)))
     flat = x.flatten(0, 1) if real is None else x[real]

@@ -68,9 +68,9 @@ class Stack(nn.Module):
                 return found
         x = tap(f"{self.name}.embedding", self.dropout(self.norm_in(self.position.add(x, positions))))
         key_positions = positions if key_positions is None else key_positions
-        everywhere = within = self.position.terms(positions, key_positions)
+        everywhere = within = self.terms(positions, key_positions)
         if self.window_position is not None:
-            within = self.window_position.terms(positions, key_positions)
+            within = self.terms(positions, key_positions, windowed=True)
         mask = replace(mask, causal=self.causal)
         windowed: dict[int | None, tuple[Mask, Terms]] = {None: (mask, everywhere)}
         for i, (block, window) in enumerate(zip(self.blocks, self.windows, strict=True)):
@@ -83,6 +83,13 @@ class Stack(nn.Module):
                 cache=cache.own[i] if cache else None, cross_cache=cache.cross[i] if cache else None,
             )  # fmt: skip
         return self.norm_out(x)
+
+    def terms(
+        self, queries: Int[Tensor, "... T"], keys: Int[Tensor, "... S"], windowed: bool = False
+    ) -> Terms:
+        """Make what attention needs of positions, in layers with a window or in those without."""
+        position = self.window_position if windowed and self.window_position is not None else self.position
+        return position.terms(queries, keys)
 
 
 class Head(nn.Module):

@@ -7,8 +7,14 @@ enum { LANES = 16 };
 enum { NONE, RELU, GELU, GELU_TANH, SILU, RELU_SQUARED };  /* activations */
 typedef uint16_t half;                                     /* a bfloat16 */
 
+/* Tell whether the processor has units for tiles, with which torch multiplies many rows faster than these kernels. */
+static inline int tiles_are_there(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1);
+}
+
 /* Tell whether the processor multiplies bfloat16 and bytes by registers of 512 bits. */
-static int has_lanes(void) {
+static inline int has_lanes(void) {
     unsigned a, b, c, d;
     if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw")) return 0;
     if (!__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512vnni")) return 0;
@@ -27,7 +33,21 @@ static inline __m512 widen(__m256i x) {
 
 static inline __m512 load_half(const half *x, __mmask16 some) { return widen(_mm256_maskz_loadu_epi16(some, x)); }
 
-/* e^x to about 2e-7: 2^n e^r with |r| at most ln(2) / 2, and e^r by its series. */
+/* 2^x for x at most 0, to about 2e-7, and 0 for x below -127; NaN stays NaN. The whole part of x is found by adding a
+ * number so large that nothing behind the point is left, and goes into the exponent; for the rest there is a
+ * polynomial, fitted to 2^x between -1/2 and 1/2. */
+static inline __m512 power(__m512 x) {
+    const float factors[] = {1.32764717e-3f, 9.67554154e-3f, 5.55071328e-2f, 2.40221197e-1f, 6.93146967e-1f, 1.0f};
+    __m512 large = _mm512_set1_ps(12582912.0f);  /* 1.5 * 2^23 */
+    x = _mm512_max_ps(_mm512_set1_ps(-127.0f), x);
+    __m512 moved = _mm512_add_ps(x, large), part = _mm512_sub_ps(x, _mm512_sub_ps(moved, large));
+    __m512 sum = _mm512_set1_ps(factors[0]);
+    for (int k = 1; k < 6; k++) sum = _mm512_fmadd_ps(sum, part, _mm512_set1_ps(factors[k]));
+    __m512i whole = _mm512_slli_epi32(_mm512_castps_si512(moved), 23);
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(sum), whole));
+}
+
+/* e^x to about 2e-7, also far from 0, where x times log2(e) in single precision is no longer exact: 2^n e^r with |r| at most ln(2) / 2, and e^r by its series. */
 static inline __m512 exponential(__m512 x) {
     const float factors[] = {1.3888889e-3f, 8.3333333e-3f, 4.1666667e-2f, 1.6666667e-1f, 0.5f, 1.0f, 1.0f};
     x = _mm512_max_ps(set(-104.0f), _mm512_min_ps(set(88.7f), x));  /* in this order NaN stays NaN */

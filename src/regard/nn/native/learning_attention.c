@@ -7,27 +7,18 @@
  * again from the normalisers, as in FlashAttention (arXiv:2205.14135, section 3.1). A thread takes a head of keys and
  * values with all heads of queries that share it.
  */
-#include <cpuid.h>
 #include <float.h>
-#include <immintrin.h>
 #include <math.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { GROUP = 6, BLOCK = 16 * GROUP, PANEL = 64, LANES = 16 };
-typedef uint16_t half;  /* a bfloat16 */
-typedef uint32_t pair;  /* two of them, the first one in the lower bits */
+#include "panels.h"
+
+enum { BLOCK = 16 * GROUP };
 typedef struct { half *data; int64_t batch, head, row; } heads;  /* (B, H, T, K): where each begins, in numbers */
 
 /* Tell whether this processor has what is below, and isn't one whose tile units make torch's own kernel faster. */
-int usable(void) {
-    unsigned a, b, c, d;
-    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw")) return 0;
-    if (!__builtin_cpu_supports("avx512vl")) return 0;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d >> 22 & 1)) return 0;
-    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
-}
+int usable(void) { return has_lanes() && !tiles_are_there(); }
 
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -72,39 +63,6 @@ static void pack_columns(const half *from, int64_t step, int64_t rows, int64_t u
                     odd = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(from + (s + 1) * step + c)));
                 _mm512_storeu_si512(to, _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
             }
-}
-
-/* out (6, 64), its rows `out_step` apart, (+)= the sums over pairs of six rows times a panel. */
-static inline void tile(const pair *const *row, int64_t step, const pair *panel, int64_t pairs, float *out,
-                        int64_t out_step, int add) {
-    __m512 sum[GROUP][4];
-    for (int i = 0; i < GROUP; i++)
-        for (int j = 0; j < 4; j++)
-            sum[i][j] = add ? _mm512_loadu_ps(out + i * out_step + j * LANES) : _mm512_setzero_ps();
-    const pair *a = row[0], *b = row[1], *c = row[2], *d = row[3], *e = row[4], *f = row[5];
-    for (int64_t p = 0; p < pairs; p++) {
-        __m512bh column[4];
-        for (int j = 0; j < 4; j++) column[j] = (__m512bh)_mm512_loadu_si512(panel + p * PANEL + j * LANES);
-        const int own[GROUP] = {a[p * step], b[p * step], c[p * step], d[p * step], e[p * step], f[p * step]};
-        for (int i = 0; i < GROUP; i++) {
-            __m512bh one = (__m512bh)_mm512_set1_epi32(own[i]);
-            for (int j = 0; j < 4; j++) sum[i][j] = _mm512_dpbf16_ps(sum[i][j], one, column[j]);
-        }
-    }
-    for (int i = 0; i < GROUP; i++)
-        for (int j = 0; j < 4; j++) _mm512_storeu_ps(out + i * out_step + j * LANES, sum[i][j]);
-}
-
-/* 2^x for x at most 0, to about 2e-7, and 0 for x below -127; NaN stays NaN. See long_attention.c. */
-static inline __m512 power(__m512 x) {
-    const float factors[] = {1.32764717e-3f, 9.67554154e-3f, 5.55071328e-2f, 2.40221197e-1f, 6.93146967e-1f, 1.0f};
-    __m512 large = _mm512_set1_ps(12582912.0f);  /* 1.5 * 2^23 */
-    x = _mm512_max_ps(_mm512_set1_ps(-127.0f), x);
-    __m512 moved = _mm512_add_ps(x, large), part = _mm512_sub_ps(x, _mm512_sub_ps(moved, large));
-    __m512 sum = _mm512_set1_ps(factors[0]);
-    for (int k = 1; k < 6; k++) sum = _mm512_fmadd_ps(sum, part, _mm512_set1_ps(factors[k]));
-    __m512i whole = _mm512_slli_epi32(_mm512_castps_si512(moved), 23);
-    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(sum), whole));
 }
 
 static inline void put(half *to, const float *from, int64_t size, float factor) {

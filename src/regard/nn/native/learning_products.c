@@ -8,15 +8,12 @@
  * lies, six rows at a time; of the other, 64 columns at a time are laid out as pairs, by the thread that needs them and
  * into its second cache. Weights may be in single precision and are rounded on that way, so there is no copy of them.
  */
-#include <cpuid.h>
-#include <immintrin.h>
 #include <omp.h>
-#include <stdint.h>
 #include <stdlib.h>
 
-enum { GROUP = 6, PANEL = 64, STRIP = 48, LANES = 16, DEEPEST = 4096 };
-typedef uint16_t half;  /* a bfloat16 */
-typedef uint32_t pair;  /* two of them, the first one in the lower bits */
+#include "panels.h"
+
+enum { STRIP = 48, DEEPEST = 4096 };
 typedef __m512i block[LANES];
 
 /* A matrix: `wide` says that it is in single precision; rows lie `step` numbers apart. */
@@ -26,19 +23,11 @@ typedef struct { const void *data; int64_t step; int wide; } matrix;
 typedef struct { void *data; int64_t step; int wide, turned, add; const float *bias; float *sums; } target;
 
 /* Tell whether this processor has what is below, and isn't one whose tile units make torch's own products faster. */
-int usable(void) {
-    unsigned a, b, c, d;
-    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw")) return 0;
-    if (!__builtin_cpu_supports("avx512vl")) return 0;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d >> 22 & 1)) return 0;
-    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
-}
-
-static inline __mmask16 first(int64_t count) { return count >= LANES ? 0xffff : count <= 0 ? 0 : (1u << count) - 1; }
+int usable(void) { return has_lanes() && !tiles_are_there(); }
 
 /* Sixteen numbers of a row from a column on as bfloat16, each in the lower half of its place; zeros behind `left`. */
 static inline __m512i numbers(matrix m, int64_t row, int64_t column, int64_t left) {
-    __mmask16 there = first(left);
+    __mmask16 there = lanes(left);
     if (!m.wide)
         return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(there, (const half *)m.data + row * m.step + column));
     __m512 some = _mm512_maskz_loadu_ps(there, (const float *)m.data + row * m.step + column);
@@ -48,10 +37,10 @@ static inline __m512i numbers(matrix m, int64_t row, int64_t column, int64_t lef
 /* Sixteen pairs of neighbours of a row. */
 static inline __m512i neighbours(matrix m, int64_t row, int64_t column, int64_t left) {
     if (!m.wide)
-        return _mm512_maskz_loadu_epi32(first(left / 2), (const half *)m.data + row * m.step + column);
+        return _mm512_maskz_loadu_epi32(lanes(left / 2), (const half *)m.data + row * m.step + column);
     const float *place = (const float *)m.data + row * m.step + column;
-    __m512 low = _mm512_maskz_loadu_ps(first(left), place);
-    __m512 high = _mm512_maskz_loadu_ps(first(left - LANES), place + LANES);
+    __m512 low = _mm512_maskz_loadu_ps(lanes(left), place);
+    __m512 high = _mm512_maskz_loadu_ps(lanes(left - LANES), place + LANES);
     return (__m512i)_mm512_cvtne2ps_pbh(high, low);
 }
 
@@ -95,30 +84,11 @@ static void pack_columns(matrix m, int64_t row, int64_t rows, int64_t column, in
         }
 }
 
-/* out (6, 64) = the sums over pairs of six rows times a panel. */
-static inline void tile(const pair *const *row, int64_t step, const pair *panel, int64_t pairs, float *out) {
-    __m512 sum[GROUP][4];
-    for (int i = 0; i < GROUP; i++)
-        for (int j = 0; j < 4; j++) sum[i][j] = _mm512_setzero_ps();
-    const pair *a = row[0], *b = row[1], *c = row[2], *d = row[3], *e = row[4], *f = row[5];
-    for (int64_t p = 0; p < pairs; p++) {
-        __m512bh column[4];
-        for (int j = 0; j < 4; j++) column[j] = (__m512bh)_mm512_loadu_si512(panel + p * PANEL + j * LANES);
-        const int own[GROUP] = {a[p * step], b[p * step], c[p * step], d[p * step], e[p * step], f[p * step]};
-        for (int i = 0; i < GROUP; i++) {
-            __m512bh one = (__m512bh)_mm512_set1_epi32(own[i]);
-            for (int j = 0; j < 4; j++) sum[i][j] = _mm512_dpbf16_ps(sum[i][j], one, column[j]);
-        }
-    }
-    for (int i = 0; i < GROUP; i++)
-        for (int j = 0; j < 4; j++) _mm512_storeu_ps(out + i * PANEL + j * LANES, sum[i][j]);
-}
-
 /* Bring (6, 64) sums to their place, the rows and columns that are there. */
 static void put(const float *from, target t, int64_t row, int64_t rows, int64_t column, int64_t columns, int add) {
     for (int64_t i = 0; i < GROUP && row + i < rows; i++)
         for (int64_t c = 0; c < PANEL && column + c < columns; c += LANES) {
-            __mmask16 there = first(columns - column - c);
+            __mmask16 there = lanes(columns - column - c);
             __m512 sum = _mm512_loadu_ps(from + i * PANEL + c);
             if (t.turned) continue;
             if (t.wide) {
@@ -142,10 +112,10 @@ static void put(const float *from, target t, int64_t row, int64_t rows, int64_t 
 static void add_up(const pair *panel, int64_t pairs, float *sums, int64_t columns, int add) {
     __m512bh ones = (__m512bh)_mm512_set1_epi32(0x3f803f80);
     for (int64_t c = 0; c < columns; c += LANES) {
-        __m512 sum = add ? _mm512_maskz_loadu_ps(first(columns - c), sums + c) : _mm512_setzero_ps();
+        __m512 sum = add ? _mm512_maskz_loadu_ps(lanes(columns - c), sums + c) : _mm512_setzero_ps();
         for (int64_t p = 0; p < pairs; p++)
             sum = _mm512_dpbf16_ps(sum, ones, (__m512bh)_mm512_loadu_si512(panel + p * PANEL + c));
-        _mm512_mask_storeu_ps(sums + c, first(columns - c), sum);
+        _mm512_mask_storeu_ps(sums + c, lanes(columns - c), sum);
     }
 }
 
@@ -182,7 +152,7 @@ static int multiply(const pair *left, int64_t left_step, int strips, matrix righ
                         row[i] = strips ? left + (at / STRIP * left_step + k / 2) * STRIP + at % STRIP
                                         : left + at * left_step + k / 2;
                     }
-                    if (strips) tile(row, STRIP, panel, pairs, sums); else tile(row, 1, panel, pairs, sums);
+                    if (strips) tile(row, STRIP, panel, pairs, sums, PANEL, 0); else tile(row, 1, panel, pairs, sums, PANEL, 0);
                     put(sums, t, r, end, column, columns, add);
                 }
             }

@@ -6,25 +6,18 @@
  * carried along the columns as in FlashAttention (arXiv:2205.14135, algorithm 1). `pack` lays a head's keys and values
  * out as such pairs once; `attend` then takes any range of its rows, so that threads share a head.
  */
-#include <cpuid.h>
 #include <float.h>
-#include <immintrin.h>
 #include <math.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { GROUP = 6, ROWS = 128 * GROUP, COLUMNS = 512, TILE = 64, LANES = 16 };
-typedef uint16_t half;  /* a bfloat16 */
+#include "lanes.h"
+
+enum { GROUP = 6, ROWS = 128 * GROUP, COLUMNS = 512, TILE = 64 };
 typedef uint32_t pair;  /* two of them, the first one in the lower bits */
 
 /* Tell whether this processor has what is below, and isn't one whose tile units make torch's own kernel faster. */
-int usable(void) {
-    unsigned a, b, c, d;
-    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw")) return 0;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d >> 22 & 1)) return 0;
-    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
-}
+int usable(void) { return has_lanes() && !tiles_are_there(); }
 
 /* Give how many pairs `pack` writes for a head. */
 int64_t packed_pairs(int64_t keys, int64_t size) { return (keys + COLUMNS - 1) / COLUMNS * COLUMNS * size; }
@@ -67,20 +60,6 @@ static inline void product(const pair *left, int64_t left_step, const pair *righ
     }
     for (int i = 0; i < GROUP; i++)
         for (int j = 0; j < 4; j++) _mm512_storeu_ps(out + i * out_step + j * LANES, sum[i][j]);
-}
-
-/* 2^x for x at most 0, to about 2e-7, and 0 for x below -127; NaN stays NaN. The whole part of x is found by adding a
- * number so large that nothing behind the point is left, and goes into the exponent; for the rest there is a
- * polynomial, fitted to 2^x between -1/2 and 1/2. */
-static inline __m512 power(__m512 x) {
-    const float factors[] = {1.32764717e-3f, 9.67554154e-3f, 5.55071328e-2f, 2.40221197e-1f, 6.93146967e-1f, 1.0f};
-    __m512 large = _mm512_set1_ps(12582912.0f);  /* 1.5 * 2^23 */
-    x = _mm512_max_ps(_mm512_set1_ps(-127.0f), x);
-    __m512 moved = _mm512_add_ps(x, large), part = _mm512_sub_ps(x, _mm512_sub_ps(moved, large));
-    __m512 sum = _mm512_set1_ps(factors[0]);
-    for (int k = 1; k < 6; k++) sum = _mm512_fmadd_ps(sum, part, _mm512_set1_ps(factors[k]));
-    __m512i whole = _mm512_slli_epi32(_mm512_castps_si512(moved), 23);
-    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(sum), whole));
 }
 
 /* Turn a row of products into powers of two, the largest one so far into 1; give what earlier ones must be multiplied

@@ -50,10 +50,7 @@ typedef struct {
 int usable(void) { return has_lanes(); }
 
 /* Tell whether the processor has units for tiles, with which torch multiplies many rows faster than we do. */
-int has_tiles(void) {
-    unsigned a, b, c, d;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1);
-}
+int has_tiles(void) { return tiles_are_there(); }
 
 static float length_of(const float *x, int64_t width, float eps) {
     __m512 sum = _mm512_setzero_ps();
