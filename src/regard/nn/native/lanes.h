@@ -1,4 +1,6 @@
 /* Sixteen numbers in single precision at once: what the kernels share. */
+#pragma once
+
 #include <cpuid.h>
 #include <immintrin.h>
 #include <stdint.h>
@@ -93,9 +95,9 @@ static inline __m512 activate(__m512 x, int kind) {
         __m512 phi = _mm512_fmadd_ps(half_of_it, error_function(_mm512_mul_ps(x, set(0.70710678f))), half_of_it);
         return _mm512_mul_ps(x, phi);
     }
-    case GELU_TANH: {
-        __m512 inner = _mm512_mul_ps(x, _mm512_fmadd_ps(_mm512_mul_ps(x, x), set(0.035677408f), set(0.79788456f)));
-        return _mm512_mul_ps(x, _mm512_fmadd_ps(half_of_it, tangent(inner), half_of_it));
+    case GELU_TANH: {  /* (1 + tanh u) / 2 is 1 / (1 + e^-2u) */
+        __m512 twice = _mm512_mul_ps(x, _mm512_fmadd_ps(_mm512_mul_ps(x, x), set(-0.071354816f), set(-1.59576912f)));
+        return _mm512_div_ps(x, _mm512_add_ps(one, exponential(twice)));
     }
     default: return x;
     }

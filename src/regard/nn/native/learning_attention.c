@@ -24,21 +24,6 @@ static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t padded(int64_t n) { return (n + PANEL - 1) / PANEL * PANEL; }
 
-/* Transpose a block of 16 x 16: in four rounds, each of which swaps quarters of squares twice as large. */
-static inline void turn(__m512i rows[LANES]) {
-    __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    for (int size = 1; size < LANES; size *= 2) {
-        __mmask16 far = _mm512_test_epi32_mask(lane, _mm512_set1_epi32(size));
-        __m512i other = _mm512_xor_si512(lane, _mm512_set1_epi32(size));
-        for (int i = 0; i < LANES; i++)
-            if (!(i & size)) {
-                __m512i upper = rows[i], lower = rows[i + size];
-                rows[i] = _mm512_mask_permutexvar_epi32(upper, far, other, lower);
-                rows[i + size] = _mm512_mask_permutexvar_epi32(lower, (__mmask16)~far, other, upper);
-            }
-    }
-}
-
 /* Lay out rows (S, K), `step` apart, as (S / 64, K / 2, 64) pairs along K; zeros up to a multiple of 64. */
 static void pack_rows(const half *from, int64_t step, int64_t rows, int64_t size, pair *to) {
     for (int64_t s = 0; s < padded(rows); s += LANES)

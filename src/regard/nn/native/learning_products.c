@@ -44,21 +44,6 @@ static inline __m512i neighbours(matrix m, int64_t row, int64_t column, int64_t 
     return (__m512i)_mm512_cvtne2ps_pbh(high, low);
 }
 
-/* Transpose a block of 16 x 16: in four rounds, each of which swaps quarters of squares twice as large. */
-static inline void turn(block rows) {
-    __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    for (int size = 1; size < LANES; size *= 2) {
-        __mmask16 far = _mm512_test_epi32_mask(lane, _mm512_set1_epi32(size));
-        __m512i other = _mm512_xor_si512(lane, _mm512_set1_epi32(size));
-        for (int i = 0; i < LANES; i++)
-            if (!(i & size)) {
-                __m512i upper = rows[i], lower = rows[i + size];
-                rows[i] = _mm512_mask_permutexvar_epi32(upper, far, other, lower);
-                rows[i + size] = _mm512_mask_permutexvar_epi32(lower, (__mmask16)~far, other, upper);
-            }
-    }
-}
-
 /* Lay out 64 rows of W from `row` on, (pairs, 64): what is summed over lies along them. */
 static void pack_rows(matrix m, int64_t row, int64_t rows, int64_t column, int64_t columns, pair *to) {
     for (int64_t p = 0; p < (columns + 1) / 2; p += LANES)

@@ -1,8 +1,25 @@
-/* Products of pairs of bfloat16 numbers, six rows at a time by a panel of 64 columns: what learns is made of them. */
+/* Products of pairs of bfloat16 numbers, six rows at a time by a panel of 64 columns: of many rows all is made of them. */
+#pragma once
+
 #include "lanes.h"
 
 enum { GROUP = 6, PANEL = 64 };
 typedef uint32_t pair;  /* two of them, the first one in the lower bits */
+
+/* Transpose a block of 16 x 16: in four rounds, each of which swaps quarters of squares twice as large. */
+static inline void turn(__m512i rows[LANES]) {
+    __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    for (int size = 1; size < LANES; size *= 2) {
+        __mmask16 far = _mm512_test_epi32_mask(lane, _mm512_set1_epi32(size));
+        __m512i other = _mm512_xor_si512(lane, _mm512_set1_epi32(size));
+        for (int i = 0; i < LANES; i++)
+            if (!(i & size)) {
+                __m512i upper = rows[i], lower = rows[i + size];
+                rows[i] = _mm512_mask_permutexvar_epi32(upper, far, other, lower);
+                rows[i + size] = _mm512_mask_permutexvar_epi32(lower, (__mmask16)~far, other, upper);
+            }
+    }
+}
 
 /* out (6, 64), its rows `out_step` apart, (+)= the sums over pairs of six rows times a panel. */
 static inline void tile(const pair *const *row, int64_t step, const pair *panel, int64_t pairs, float *out,

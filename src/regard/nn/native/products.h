@@ -13,9 +13,10 @@
  */
 #include <math.h>
 
-#include "lanes.h"
+#include "panels.h"
 
-enum { SPAN = 32, WIDE = 128, TILE = 4, AT_ONCE = 8, BLOCK = 32, FEW = 16, NEAR = 384 << 10 };
+enum { SPAN = 32, WIDE = 128, TILE = 4, AT_ONCE = 8, BLOCK = 48, FEW = 16, NEAR = 384 << 10 };
+enum { STRIPS = PANEL / LANES, DEEPEST = 4096, SHARE = 32 * GROUP };  /* of many rows: columns and rows at a time */
 
 typedef struct {
     const void *weights, *scales;
@@ -175,8 +176,14 @@ static inline void sixteen(const Product *p, Rows x, int64_t begin, int64_t rows
     for (int64_t r = 0; r < rows; r++) leave(p, begin + r, first, _mm512_loadu_ps(sums[r]));
 }
 
-/* sum += weights . numbers, four products of bytes a lane, the same four numbers in each: written out, as compilers move
- * sums about between registers otherwise. */
+/* sum += weights . numbers, four products of bytes a lane: written out, as compilers move sums about between registers
+ * otherwise. */
+static inline __m512i add_four(__m512i sum, __m512i weights, __m512i numbers) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(numbers));
+    return sum;
+}
+
+/* The same with four numbers in memory, the same ones for each lane. */
 static inline __m512i add_fours(__m512i sum, __m512i weights, const int32_t *numbers) {
     __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(weights), "m"(*numbers));
     return sum;
@@ -233,27 +240,118 @@ static inline __attribute__((always_inline)) void strip4(const Product *p, Rows 
     for (int r = 0; r < rows; r++) leave(p, begin + r, strip * LANES, sum[r]);
 }
 
-/* Multiply `rows` rows of x by the weights' rows 16 first .. 16 last: as many of these at a time as stay near while all
- * rows of x come by. */
-static void multiply_some(const Product *p, Rows x, int64_t rows, int64_t first, int64_t last) {
-    int64_t panel = NEAR / (LANES * p->columns * p->bits / 8) + 1;
+/* ---- many rows: 64 rows of W by six rows of x ---- */
+
+/* Lay out 64 rows of W in 16 bits as pairs, (columns / 2, 64); zeros for rows beyond the last. */
+static void lay_out(const Product *p, int64_t first, int64_t column, int64_t columns, pair *to) {
+    for (int64_t k = 0; k < columns / 2; k += LANES)
+        for (int64_t c = 0; c < PANEL; c += LANES) {
+            __m512i some[LANES];
+            for (int i = 0; i < LANES; i++) {
+                int64_t row = first + c + i;
+                const half *place = (const half *)p->weights + row * p->columns + column + 2 * k;
+                some[i] = row < p->width ? _mm512_maskz_loadu_epi32(lanes(columns / 2 - k), place) : _mm512_setzero_si512();
+            }
+            turn(some);
+            for (int i = 0; i < LANES && k + i < columns / 2; i++) _mm512_storeu_si512(to + (k + i) * PANEL + c, some[i]);
+        }
+}
+
+/* 64 outputs from `first` on of the rows [begin, end), in 16 bits; columns come in pairs. */
+static void panel16(const Product *p, Rows x, int64_t begin, int64_t end, int64_t first) {
+    pair panel[DEEPEST / 2 * PANEL] __attribute__((aligned(64)));
+    float sums[SHARE][PANEL] __attribute__((aligned(64)));
+    const half *numbers = x.numbers;
+    int64_t spans = (p->columns + DEEPEST - 1) / DEEPEST, span = (p->columns / 2 + spans - 1) / spans * 2;
+    for (int64_t from = begin; from < end; from += SHARE) {
+        int64_t rows = end - from < SHARE ? end - from : SHARE;
+        for (int64_t k = 0; k < p->columns; k += span) {
+            int64_t deep = p->columns - k < span ? p->columns - k : span;
+            if (spans > 1 || from == begin) lay_out(p, first, k, deep, panel);
+            for (int64_t r = 0; r < rows; r += GROUP) {
+                const pair *row[GROUP];
+                int64_t last = r + GROUP < rows ? r + GROUP : rows;
+                for (int64_t i = 0; i < GROUP; i++)
+                    row[i] = (const pair *)(numbers + (from + (r + i < rows ? r + i : rows - 1)) * p->columns + k);
+                tile(row, 1, panel, deep / 2, sums[r], PANEL, k > 0);
+                for (int64_t i = r; i < last && k + deep == p->columns; i++)
+                    for (int64_t c = 0; c < PANEL && first + c < p->width; c += LANES)
+                        leave(p, from + i, first + c, _mm512_load_ps(sums[i] + c));
+            }
+        }
+    }
+}
+
+/* Four strips of weights in 8 bits by some rows of x. */
+static inline __attribute__((always_inline)) void panel8(const Product *p, Rows x, int64_t begin, int rows, int64_t strip) {
+    int64_t span = span_of(8, p->columns), spans = p->columns / span, fours = p->columns / 4, apart = p->columns * LANES;
+    const uint8_t *from = (const uint8_t *)p->weights + strip * apart;
+    const int32_t *numbers = (const int32_t *)x.numbers + begin * fours, *sums = x.sums + begin * spans;
+    const float *scales = x.scales + begin * spans;
+    __m512 sum[GROUP][STRIPS];
+    for (int r = 0; r < rows; r++) for (int j = 0; j < STRIPS; j++) sum[r][j] = _mm512_setzero_ps();
+    for (int64_t s = 0; s < spans; s++) {
+        __m512i part[GROUP][STRIPS];
+        for (int r = 0; r < rows; r++)
+            for (int j = 0; j < STRIPS; j++) part[r][j] = _mm512_set1_epi32(-128 * sums[r * spans + s]);
+        for (int64_t q = s * (span / 4); q < (s + 1) * (span / 4); q++) {
+            __m512i weights[STRIPS];
+            for (int j = 0; j < STRIPS; j++) weights[j] = _mm512_loadu_si512(from + j * apart + q * 4 * LANES);
+            for (int r = 0; r < rows; r++) {
+                __m512i four = _mm512_set1_epi32(numbers[r * fours + q]);
+                for (int j = 0; j < STRIPS; j++) part[r][j] = add_four(part[r][j], weights[j], four);
+            }
+        }
+        for (int r = 0; r < rows; r++)
+            for (int j = 0; j < STRIPS; j++)
+                sum[r][j] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(part[r][j]), set(scales[r * spans + s]), sum[r][j]);
+    }
+    for (int r = 0; r < rows; r++)
+        for (int j = 0; j < STRIPS; j++) {
+            __m512 factor = _mm512_loadu_ps((const float *)p->scales + (strip + j) * LANES);
+            leave(p, begin + r, (strip + j) * LANES, _mm512_mul_ps(sum[r][j], factor));
+        }
+}
+
+/* Tell whether so many rows are multiplied by panels. */
+static inline int by_panels(const Product *p, int64_t rows) {
+    return rows > FEW && (p->bits == 8 || (p->bits == 16 && p->columns % 2 == 0));
+}
+
+/* Multiply the rows [begin, end) of the `rows` of x by the weights' rows 16 first .. 16 last: as many of these at a time
+ * as stay near while all rows of x come by. */
+static void multiply_some(const Product *p, Rows x, int64_t rows, int64_t begin, int64_t end, int64_t first, int64_t last) {
+    int64_t panel = NEAR / (LANES * p->columns * p->bits / 8) + 1, step;
+    if (by_panels(p, rows) && p->bits == 16) {
+        for (int64_t strip = first; strip < last; strip += STRIPS) panel16(p, x, begin, end, strip * LANES);
+        return;
+    }
     for (int64_t from = first; from < last; from += panel) {
         int64_t to = last - from < panel ? last : from + panel;
-        for (int64_t block = 0; block < rows; block += BLOCK) {
-            int64_t stop = rows - block < BLOCK ? rows : block + BLOCK;
-            for (int64_t strip = from; strip < to; strip++) {
+        for (int64_t block = begin; block < end; block += BLOCK) {
+            int64_t stop = end - block < BLOCK ? end : block + BLOCK;
+            for (int64_t strip = from; strip < to; strip += step) {
+                step = 1;
                 if (p->bits >= 16) {
                     sixteen(p, x, block, stop - block, strip * LANES, rows <= FEW);
                     continue;
                 }
-                for (int64_t r = block; r < stop; r += AT_ONCE) {
-                    #define TRY(count) \
-                        case count: if (p->bits == 8) strip8(p, x, r, count, strip); else strip4(p, x, r, count, strip); break;
+                #define TRY(count) case count: PART(count); break;
+                if (by_panels(p, rows) && to - strip >= STRIPS) {
+                    step = STRIPS;
+                    #define PART(count) panel8(p, x, r, count, strip)
+                    for (int64_t r = block; r < stop; r += GROUP)
+                        switch (stop - r < GROUP ? (int)(stop - r) : GROUP) { TRY(1) TRY(2) TRY(3) TRY(4) TRY(5) TRY(6) }
+                    #undef PART
+                    continue;
+                }
+                #define PART(count) if (p->bits == 8) strip8(p, x, r, count, strip); else strip4(p, x, r, count, strip)
+                for (int64_t r = block; r < stop; r += AT_ONCE)
                     switch (stop - r < AT_ONCE ? (int)(stop - r) : AT_ONCE) {
                         TRY(1) TRY(2) TRY(3) TRY(4) TRY(5) TRY(6) TRY(7) TRY(8)
                     }
-                    #undef TRY
-                }
+                #undef PART
+                #undef TRY
             }
         }
     }
