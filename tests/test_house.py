@@ -55,6 +55,18 @@ def test_import_loads_nothing_else() -> None:
     assert {name for name in loaded if name.startswith("regard")} == {"regard"}
 
 
+@pytest.mark.parametrize("switch", ["enable", "disable"])
+def test_a_public_name_leaves_garbage_to_whom_it_was_left(switch: str) -> None:
+    program = (
+        f"import gc; gc.{switch}(); import regard; regard.load; import torch; print(gc.isenabled())\n"
+        "class Thing: pass\n"
+        "import weakref; one = Thing(); one.self = one; gone = weakref.ref(one); del one; gc.collect()\n"
+        "print(gone() is None)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(switch == "enable"), "True"]
+
+
 @pytest.mark.parametrize("words", [[], ["--help"], ["--version"]])
 def test_the_root_command_loads_only_itself(words: list[str]) -> None:
     loaded = loaded_by(f"from regard.cli import main; main({words!r})")

@@ -90,3 +90,17 @@ def test_heads(case: str, head: str, tmp_path: Path) -> None:
         scores = expected.last_hidden_state if head == "Model" else expected.logits
         torch.testing.assert_close(found[mask], scores[mask], rtol=1e-4, atol=1e-5)
     check_round_trip(loaded, tmp_path, tmp_path / "again", theirs)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_weights_stored_transposed_lie_as_they_are_used_once_they_are(dtype: Any, tmp_path: Path) -> None:
+    make("gpt2").save_pretrained(tmp_path)
+    module = load_model(tmp_path, dtype=dtype).module
+    before = {name: weight.clone() for name, weight in module.state_dict().items()}
+    assert any(not p.is_contiguous() for p in module.parameters()) == (dtype is None)
+    with torch.inference_mode():
+        module.start(batch=1).advance(torch.tensor([[1, 2, 3]]))
+    assert all(p.is_contiguous() for p in module.parameters())
+    assert all(torch.equal(weight, before[name]) for name, weight in module.state_dict().items())
+    module.train()(torch.tensor([[1, 2, 3]])).float().sum().backward()  # and they can still learn
+    assert all(p.grad is not None for p in module.parameters() if p.requires_grad)

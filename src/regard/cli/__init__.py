@@ -14,7 +14,9 @@ left.
 
 from __future__ import annotations
 
+import atexit
 import errno
+import gc
 import os
 import sys
 import time
@@ -88,6 +90,7 @@ def main(argv: Sequence[str] | None = None, *, verbs: Mapping[str, Verb] = VERBS
     _never_fail_to_print()
     _share_the_cores()
     _take_large_pages()
+    _look_for_garbage_less()
     warnings.showwarning = _show_warning
     try:
         code = _dispatch(words, verbs)
@@ -286,6 +289,15 @@ def _take_large_pages() -> None:
     more than the number that is written there (docs/log.md). It must be said before torch is loaded.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+
+def _look_for_garbage_less() -> None:
+    """Start and end sooner: torch brings half a million objects that live as long as the process.
+
+    Looking through them for garbage takes a fifth of the time that importing takes, and half a second at the end.
+    """
+    gc.set_threshold(50_000, 20, 20)
+    atexit.register(gc.freeze)
 
 
 def _show_warning(
