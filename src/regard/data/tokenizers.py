@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regard.data import tokenizer_files, vocabularies
-from regard.data.tokenizer_backends import component_kinds, cutting, without_space
+from regard.data.tokenizer_backends import component_kinds, cutting, parts_of, without_space
 from regard.data.tokenizer_files import ROLES
 from regard.data.tokenizer_frames import Frame, SpecialToken, read_frame
 from regard.data.tokenizer_stream import TextStream
@@ -67,7 +67,7 @@ class Tokenizer:
             name = self._specials.get(role)
             setattr(self, f"{role}_id", None if name is None else backend.token_to_id(name))
         self._forbidden = self._special_ids - {self.unk_id}
-        state = json.loads(backend.to_str())
+        state = parts_of(backend)
         kinds = component_kinds(state)
         self._byte_level = "ByteLevel" in kinds
         self.continuing: str | None = None  # the mark of a piece within a word, "##"
