@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
 from regard.config_help import HELP
 from regard.errors import ConfigError, suggest
@@ -124,9 +124,14 @@ class ModelConfig:
     eos_id: int | None = 2
     start_id: int | None = None  # the decoder's first token; None: bos_id
 
+    derived: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "head_size": ("width", "num_heads"), "num_kv_heads": ("num_heads",), "ffn_width": ("width",),
+        "num_decoder_layers": ("num_layers", "kind"), "qkv_bias": ("bias",), "ffn_bias": ("bias",),
+    }  # fmt: skip
+
     def __post_init__(self) -> None:
         fill = object.__setattr__
-        check_types(vars(self))
+        check_types(vars(self), type(self))
         fill(self, "labels", tuple(self.labels))
         fill(self, "global_layers", tuple(self.global_layers))
         fill(self, "num_kv_heads", self.num_kv_heads or self.num_heads)
@@ -157,10 +162,10 @@ class ModelConfig:
             ConfigError: an unknown field, or the result is not valid.
         """
         values = self.to_dict()
-        for derived, sources in _DERIVED.items():
+        for derived, sources in self.derived.items():
             if any(name in changes for name in sources):
                 values[derived] = None
-        return ModelConfig.from_dict({**values, **changes})
+        return self.from_dict({**values, **changes})
 
     def to_dict(self) -> dict[str, Any]:
         """Give the fields as plain JSON values."""
@@ -201,19 +206,9 @@ class ModelConfig:
         return sum(_parameter_counts(self).values())
 
 
-_DERIVED = {
-    "head_size": ("width", "num_heads"),
-    "num_kv_heads": ("num_heads",),
-    "ffn_width": ("width",),
-    "num_decoder_layers": ("num_layers", "kind"),
-    "qkv_bias": ("bias",),
-    "ffn_bias": ("bias",),
-}
-
-
-def check_types(values: Mapping[str, Any]) -> None:
-    """Refuse values, by the names of their fields, that are of another type or out of range. Raises ConfigError."""
-    hints = _hints(ModelConfig)
+def check_types(values: Mapping[str, Any], owner: type = ModelConfig) -> None:
+    """Refuse values of `owner`'s fields that are of another type or out of range. Raises ConfigError."""
+    hints = _hints(owner)
     for name, value in values.items():
         options = get_args(hints[name])
         if value is None and type(None) in options:

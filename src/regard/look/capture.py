@@ -13,7 +13,7 @@ import tempfile
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -253,7 +253,7 @@ class Capture:
                 Captured(
                     attend.name, kept[0][b], kept[1][b], kept[2][b] if self.values else None,
                     normaliser[b].detach().float().cpu().contiguous(), spans[b],
-                    Attend(attend.scale, attend.softcap, name=attend.name), relative,
+                    replace(attend, dropout=0.0), relative,
                     (chosen, mixed[b, :, chosen.to(mixed.device)].detach().double().cpu()),
                 )
             )  # fmt: skip

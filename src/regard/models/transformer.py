@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from regard.config import ModelConfig
+from regard.config_recurrent import RecurrentConfig
 from regard.errors import ConfigError
 from regard.models.decoding import Decoding
 from regard.models.embeddings import embed
@@ -336,7 +337,14 @@ def _from_slot(begin: int, mask: Mask, terms: Terms) -> tuple[Mask, Terms]:
 
 
 def build(config: ModelConfig) -> Encoder | Decoder | EncoderDecoder:
-    """Make the model that a configuration describes, with fresh weights from torch's generator."""
+    """Make the model that a configuration describes, with fresh weights from torch's generator.
+
+    A RecurrentConfig gives one of `models.recurrent`, which is called as these are.
+    """
+    if isinstance(config, RecurrentConfig):
+        from regard.models.recurrent import build_recurrent
+
+        return build_recurrent(config)  # type: ignore[return-value]
     if config.kind == "encoder-decoder":
         return EncoderDecoder(config)
     return Encoder(config) if config.kind == "encoder" else Decoder(config)

@@ -94,6 +94,11 @@ def listening(listener: Listener | None) -> Iterator[None]:
         _listener.reset(token)
 
 
+def current_listener() -> Listener | None:
+    """Give who listens, in whose hands every attention is put."""
+    return _listener.get()
+
+
 @contextmanager
 def record() -> Iterator[Recorder]:
     """Keep every attention weight of the forward passes inside: O(T·S) memory a head, so for short texts."""
@@ -285,11 +290,8 @@ class Attention(nn.Module):
             )
 
         self.query_norm, self.key_norm = norm(), norm()
-        self.scale, self.softcap, self.dropout = (
-            config.attention_scale,
-            config.attention_softcap,
-            config.attention_dropout,
-        )
+        self.scale, self.softcap = config.attention_scale, config.attention_softcap
+        self.dropout = config.attention_dropout
 
     def forward(
         self,

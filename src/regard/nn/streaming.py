@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from regard.nn.additive import Additive
 from regard.nn.attention import Attend
 from regard.nn.masks import Mask
 from regard.nn.native import long_attention
@@ -40,13 +41,16 @@ def attend_with_normaliser(
     """
     num_queries, num_keys = query.shape[2], key.shape[2]
     causal = mask.is_plain_causal(num_queries, num_keys)
-    if query.device.type == "cpu" and (causal or mask.is_empty) and bias is None and not attend.softcap:
+    plain = bias is None and not attend.softcap and not isinstance(attend, Additive)
+    if query.device.type == "cpu" and (causal or mask.is_empty) and plain:
         return _in_heads(attend, query, key, value, causal=causal)
     return _in_rows(attend, query, key, value, mask.spans(num_queries, num_keys, query.device), bias)
 
 
 def scores_of(attend: Attend, query: Float[Tensor, "... R K"], key: Float[Tensor, "... C K"]) -> Tensor:
     """Give the scaled and capped scores in single precision (double where given), (..., R, C); no bias, no mask."""
+    if isinstance(attend, Additive):
+        return attend.scores(query, key)
     wide = torch.float64 if query.dtype == torch.float64 else torch.float32
     scale = attend.scale or 1 / math.sqrt(query.shape[-1])
     scores = (query.to(wide) * scale) @ key.to(wide).transpose(-1, -2)
