@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from regard.config import ModelConfig as ModelConfig
+    from regard.config_recurrent import RecurrentConfig as RecurrentConfig
     from regard.conversion import convert as convert
     from regard.data.tokenizers import Tokenizer as Tokenizer
     from regard.data.world import World as World
@@ -43,6 +44,7 @@ _HOMES: dict[str, str] = {
     "DependencyError": "regard.errors",
     "Model": "regard.model",
     "ModelConfig": "regard.config",
+    "RecurrentConfig": "regard.config_recurrent",
     "RegardError": "regard.errors",
     "SearchConfig": "regard.generate.config",
     "Tokenizer": "regard.data.tokenizers",

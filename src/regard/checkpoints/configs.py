@@ -10,6 +10,7 @@ from typing import Any, get_args, get_type_hints
 from regard.checkpoints.misspelt import near_name
 from regard.checkpoints.tables import REQUIRED, Family, Head, Key, Settings, Several
 from regard.config import ModelConfig, check_types
+from regard.config_recurrent import RecurrentConfig
 from regard.errors import ConfigError, RegardError, suggest
 
 __all__ = ["activations", "labels", "read_config", "rope", "tokens", "windows", "write_config"]
@@ -65,6 +66,8 @@ def read_config(family: Family, theirs: Settings, tensors: Collection[str] = ())
 
 def write_config(family: Family, config: ModelConfig) -> Settings | None:
     """Make the config.json of a model; None where the family has no such model."""
+    if isinstance(config, RecurrentConfig):
+        return None
     values = config.to_dict()
     for architecture, head in family.heads.items():
         if any(values[name] != value for name, value in head.fields.items()):

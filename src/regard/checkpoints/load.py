@@ -25,6 +25,7 @@ from regard.checkpoints.shards import Weights
 from regard.checkpoints.tables import Bound, Family, Head, Settings, bind
 from regard.checkpoints.transforms import SAME
 from regard.config import ModelConfig
+from regard.config_recurrent import config_from
 from regard.errors import CheckpointError, ConfigError, suggest
 from regard.models.transformer import Decoder, Encoder, EncoderDecoder, build
 
@@ -74,7 +75,7 @@ def model_config(folder: Path, tensors: Iterable[str] = ()) -> tuple[Family | No
         raise CheckpointError(f"{path} has {what}. {hint}")
     try:
         if kind == OURS:
-            return None, ModelConfig.from_dict(content)
+            return None, config_from(content)
         family, sentences = FAMILIES[kind], sentence_settings(folder)
         if sentences is None:
             return family, read_config(family, content, set(tensors))

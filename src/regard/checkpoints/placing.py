@@ -13,7 +13,6 @@ from torch.utils.hooks import RemovableHandle
 
 from regard.checkpoints.files import is_finite
 from regard.checkpoints.header import listed
-from regard.models.transformer import Stack
 
 __all__ = ["NoDraws", "assign", "check_when_used"]
 
@@ -52,7 +51,7 @@ def check_when_used(
                     parameter.data = parameter.data.contiguous()
 
     check.runs_once = True  # type: ignore[attr-defined] # a program of the stack calls it, and doesn't stand aside
-    hooks += [part.register_forward_pre_hook(check) for part in module.modules() if isinstance(part, Stack)]
+    hooks += [part.register_forward_pre_hook(check) for part in module.modules() if hasattr(part, "blocks")]
 
 
 def assign(module: nn.Module, placed: Mapping[int, Tensor]) -> None:

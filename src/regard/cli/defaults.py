@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from regard.config import ModelConfig
+from regard.config_recurrent import config_from
 from regard.errors import CheckpointError, ConfigError
 
 __all__ = ["choose", "find", "is_name"]
@@ -180,7 +181,7 @@ def _fits(folder: Path, default: _Default) -> bool:
             return False
         family = settings.pop("model_type")
         if family == "regard":
-            family, config = None, ModelConfig.from_dict(settings)
+            family, config = None, config_from(settings)
         else:
             from regard.checkpoints.load import model_config
 

@@ -34,6 +34,7 @@ def command(
     if presets == (run is not None):
         raise ConfigError("name a run's folder or a model, or give --presets.")
     if run is None:
+        from regard.config_recurrent import RecurrentConfig
         from regard.models.families import PRESETS, preset
 
         rows = []
@@ -42,8 +43,9 @@ def command(
             rows.append(
                 {
                     "preset": name, "kind": config.kind, "weights": f"{config.num_parameters():,}",
-                    "layers": config.num_layers, "width": config.width, "heads": config.num_heads,
-                    "position": config.position,
+                    "layers": config.num_layers, "width": config.width,
+                    "heads": "" if isinstance(config, RecurrentConfig) else config.num_heads,
+                    "position": "" if isinstance(config, RecurrentConfig) else config.position,
                     "context": config.context,
                 }
             )  # fmt: skip

@@ -18,7 +18,7 @@ from regard.cli import INTERRUPTED, began
 from regard.cli.details import show_details
 from regard.cli.numbers import OptionalCount, whole_number
 from regard.cli.show import Output
-from regard.config import ModelConfig
+from regard.config_recurrent import RecurrentConfig, config_from
 from regard.errors import ConfigError
 from regard.tasks.tuning import Tuning
 from regard.training.config import TrainConfig
@@ -137,7 +137,7 @@ def train(
         except Dry as plan:
             display.close()
             output.line(plan.summary)
-            output.line(model_line(ModelConfig.from_dict(dict(plan.record["model"]))))
+            output.line(model_line(config_from(plan.record["model"])))
             output.result({"task": task, **{name: plan.record[name] for name in ("model", "training")},
                            "dial": plan.record.get("dial")})  # fmt: skip
             return None
@@ -211,23 +211,24 @@ def _terminable() -> Iterator[None]:
 
 
 def _flags() -> list[inspect.Parameter]:
-    """Make a flag of every field of TrainConfig and ModelConfig; unset ones are left to the task."""
+    """Make a flag of every field of TrainConfig and of both configurations; unset ones are left to the task."""
     flags = []
     for owner, group in (
         (Tuning, "Fine-tuning, with --from"),
         (TrainConfig, "Training"),
-        (ModelConfig, "Model"),
+        (RecurrentConfig, "Model"),
     ):
         hints, helps = get_type_hints(owner), owner.field_help()
         for field in dataclasses.fields(owner):
-            if owner is ModelConfig and field.name in _NOT_FLAGS:
+            if owner is RecurrentConfig and field.name in _NOT_FLAGS:
                 continue
             off = f"--no-{field.name.replace('_', '-')}" if hints[field.name] in (bool, bool | None) else ()
             whole = whole_number if int in (hints[field.name], *get_args(hints[field.name])) else None
             several = True if list[str] in get_args(hints[field.name]) else None
+            own = owner is RecurrentConfig and field.name in RecurrentConfig.own
             note = Parameter(
-                help=helps[field.name], group=group, negative=() if several else off, converter=whole,
-                consume_multiple=several,
+                help=helps[field.name], group="Model, recurrent" if own else group, negative=() if several else off,
+                converter=whole, consume_multiple=several,
             )  # fmt: skip
             annotation: Any = Annotated[hints[field.name] | None, note]
             flags.append(

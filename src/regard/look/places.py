@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from regard.config import ModelConfig
+from regard.config_recurrent import RecurrentConfig
 from regard.errors import ConfigError, suggest
 from regard.nn.taps import tapping
 
@@ -76,6 +77,8 @@ class Place:
 
 def attention_depths(config: ModelConfig) -> dict[str, int]:
     """Count the layers of each kind of attention: encoder, decoder, cross."""
+    if isinstance(config, RecurrentConfig):
+        return {} if config.score == "none" else {"cross": 1}
     if config.kind != "encoder-decoder":
         return {config.kind: config.num_layers}
     assert config.num_decoder_layers is not None

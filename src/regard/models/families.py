@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from regard.config import Kind, ModelConfig
+from regard.config_recurrent import config_from
 from regard.errors import ConfigError, suggest
 
 Settings = dict[str, Any]
@@ -122,6 +123,12 @@ _GENERATE: Settings = {
     "activation": "relu2", "bias": False, "init_std": 0.02,
 }  # fmt: skip
 _ENCODE: Settings = {**_OURS, "kind": "encoder", "dropout": 0.1}
+# With attention: Bahdanau et al. 2014, arXiv:1409.0473. Without, a model's kind follows from the task; its encoder-decoder
+# is that of Cho et al. 2014, arXiv:1406.1078.
+_RECURRENT: Settings = {
+    "kind": "decoder", "vocab_size": 8_000, "width": 512, "num_layers": 2, "context": 256, "dropout": 0.2,
+}  # fmt: skip
+_ALIGNED: Settings = {**_RECURRENT, "kind": "encoder-decoder", "num_layers": 1, "score": "additive"}
 _TINY: Settings = {"width": 128, "num_heads": 4, "ffn_width": 344}
 _SMALL: Settings = {"width": 256, "num_heads": 4, "ffn_width": 688}
 _MEDIUM: Settings = {"width": 512, "num_heads": 8, "ffn_width": 1_376}
@@ -215,6 +222,12 @@ PRESETS: Final[dict[str, Settings]] = {
     "encoder-tiny": {**_ENCODE, **_TINY, "num_layers": 2, "context": 128},
     "encoder-small": {**_ENCODE, **_SMALL, "num_layers": 4, "context": 512},
     "encoder-medium": {**_ENCODE, **_MEDIUM, "num_layers": 8, "context": 512},
+    "rnn": {**_RECURRENT, "cell": "rnn"},
+    "lstm": {**_RECURRENT, "cell": "lstm"},
+    "gru": {**_RECURRENT, "cell": "gru"},
+    "rnn-attention": {**_ALIGNED, "cell": "rnn"},
+    "lstm-attention": {**_ALIGNED, "cell": "lstm"},
+    "gru-attention": {**_ALIGNED, "cell": "gru"},
 }  # fmt: skip
 """The settings of every preset, by its name; what is not named is ModelConfig's default."""
 
@@ -240,7 +253,7 @@ def preset(name: str, **overrides: Any) -> ModelConfig:
     settings = {**PRESETS[name], **overrides}
     if "num_layers" in overrides and "global_layers" not in overrides and "global_layers" in settings:
         settings["global_layers"] = [i for i in settings["global_layers"] if i < settings["num_layers"]]
-    return ModelConfig.from_dict(settings)
+    return config_from(settings)
 
 
 def presets_for(kind: Kind) -> tuple[str, ...]:

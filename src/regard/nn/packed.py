@@ -125,7 +125,14 @@ def pack(module: nn.Module, bits: Bits) -> None:
     """Pack, in place, the linear layers of a model's blocks and the one that scores tokens; the rest becomes bfloat16.
 
     A layer whose inputs are no multiple of 32 stays as it is.
+
+    Raises:
+        ConfigError: the model has no blocks of linear layers: it is recurrent.
     """
+    if not any(type(part) in LINEAR and "blocks." in name for name, part in module.named_modules()):
+        raise ConfigError(
+            f"int{bits} is for a Transformer's blocks, and this model has none; load it as fp32 or bf16."
+        )
     for path, owner in list(module.named_modules()):
         for name, child in list(owner.named_children()):
             scores = path == "head" and name == "output" and getattr(owner, "kind", None) == "lm"

@@ -9,6 +9,7 @@ from typing import Any
 
 from regard.checkpoints.files import atomic_file
 from regard.config import ModelConfig
+from regard.config_recurrent import RecurrentConfig, config_from
 from regard.tasks.generate import TEMPERATURE
 from regard.tasks.registry import get_task
 from regard.tasks.translate import BEAMS
@@ -77,7 +78,7 @@ def write_card(folder: Path, record: Mapping[str, Any]) -> None:
 
 def _card(folder: Path, record: Mapping[str, Any]) -> str:
     name, result = folder.resolve().name, record["result"]
-    task, config = record["task"], ModelConfig.from_dict(dict(record["model"]))
+    task, config = record["task"], config_from(record["model"])
     chosen = get_task(task, record["given"].get("label_separator"))
     lowered = ", lower-casing" if record["lowercase"] else ""
     about = {
@@ -132,6 +133,15 @@ def model_line(config: ModelConfig) -> str:
     layers = _counted(config.num_layers, "layer")
     if config.kind == "encoder-decoder":
         layers = f"{config.num_layers} and {_counted(config.num_decoder_layers or 0, 'layer')}"
+    if isinstance(config, RecurrentConfig):
+        looks = "no attention" if config.score == "none" else f"{config.score} attention"
+        said = (
+            looks if config.kind == "encoder-decoder" else "both ways" if config.bidirectional else "one way"
+        )
+        return (
+            f"{config.kind}, {layers} of {config.cell}, width {config.width}, {said}, context {config.context}; "
+            f"{config.num_parameters():,} weights"
+        )
     return (
         f"{config.kind}, {layers}, width {config.width}, {config.num_heads} heads, context {config.context}, "
         f"{config.position} positions; {config.num_parameters():,} weights"

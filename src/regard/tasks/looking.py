@@ -82,6 +82,8 @@ def look(
         ConfigError: the model takes no target, pair, languages or max_tokens, or has no such layer.
         DataError: a text is longer than the context, or empty.
     """
+    if not attention_depths(parts.config):
+        raise no_attention()
     reading = read(
         parts, text, target, pair=pair, max_tokens=max_tokens, target_tokenizer=target_tokenizer,
         source_language=source_language, target_language=target_language,
@@ -103,6 +105,8 @@ def capture_reading(
     Raises:
         ConfigError: the model has no such layer, or none is named.
     """
+    if not attention_depths(parts.config):
+        raise no_attention()
     names = None if layers is None else _layers(parts, layers)
     with capture(names, values=values, budget=budget) as kept:
         reading.run(parts.module)
@@ -314,6 +318,11 @@ def _refuse_long(side: Side, parts: Parts) -> None:
         raise DataError(
             f"the {what} has {len(side.ids):,} tokens; this model's context is {parts.config.context:,}. Shorten it."
         )
+
+
+def no_attention() -> ConfigError:
+    """Say that a model has nothing to look at."""
+    return ConfigError("this model is recurrent and has no attention: there is nothing to look at.")
 
 
 def _layers(parts: Parts, layers: Collection[str | int]) -> list[str]:

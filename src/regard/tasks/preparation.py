@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from regard.config import ModelConfig
+from regard.config_recurrent import RecurrentConfig
 from regard.data.sources import Source, open_source
 from regard.data.tokenizers import Tokenizer
 from regard.data.vocabularies import KINDS
@@ -275,12 +276,14 @@ def check_tokenizer(given: str | Path | None, vocab_size: int | None, lowercase:
 
 
 def base_model(task: Task, model: str | ModelConfig) -> ModelConfig:
-    """Give the configuration that a model is fitted from.
+    """Give the configuration that a model is fitted from; a recurrent preset without attention is of any kind.
 
     Raises:
         ConfigError: an unknown preset, or a kind of model that the task can't use.
     """
     base = model if isinstance(model, ModelConfig) else preset(model)
+    if isinstance(base, RecurrentConfig) and isinstance(model, str) and base.score == "none":
+        base = base.replace(kind=task.kinds[0])
     if base.kind not in task.kinds:
         fitting = [name for name in PRESETS if preset(name).kind in task.kinds]
         ours = [name for name in fitting if name.endswith(("-tiny", "-small", "-medium"))]

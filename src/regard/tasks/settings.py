@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from regard.config import ModelConfig, check_types
+from regard.config_recurrent import RecurrentConfig
 from regard.errors import ConfigError, suggest
 from regard.tasks.base import DataSize, Task
 from regard.tasks.preparation import base_model, check_tokenizer
@@ -44,7 +45,7 @@ def split_settings(settings: Mapping[str, Any]) -> tuple[Settings, Settings]:
         ConfigError: one is neither.
     """
     of_training = {f.name for f in dataclasses.fields(TrainConfig)}
-    of_model = {f.name for f in dataclasses.fields(ModelConfig)}
+    of_model = {f.name for f in dataclasses.fields(RecurrentConfig)}  # and every field of ModelConfig
     for name in settings:
         if name not in of_training | of_model:
             raise ConfigError(f"unknown setting {name!r}. {suggest(name, of_training | of_model)}".strip())
@@ -133,7 +134,7 @@ def check_early(
         of_model = {**spec.model_settings, **of_model}
     free = {name: value for name, value in of_model.items() if name not in task.adjustable}
     base_model(task, model or spec.model).replace(**free)
-    check_types(of_model)
+    check_types(of_model, RecurrentConfig)
     check_tokenizer(tokenizer, vocab_size, lowercase, spec)
 
 
