@@ -182,6 +182,8 @@ class ModelConfig:
         """
         names = [f.name for f in dataclasses.fields(cls)]
         for key in values:
+            if key not in names and key in HELP:
+                raise ConfigError(f"{key} is for a recurrent model, as --model gru is; leave it out.")
             if key not in names:
                 raise ConfigError(f"unknown model setting {key!r}. {suggest(key, names)}".strip())
         for key in ("kind", "vocab_size"):

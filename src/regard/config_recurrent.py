@@ -124,12 +124,7 @@ def config_from(values: Mapping[str, Any]) -> ModelConfig:
     Raises:
         ConfigError: an unknown key (with its nearest neighbour), a missing one, or a value that cannot be.
     """
-    kind = RecurrentConfig if "cell" in values else ModelConfig
-    if kind is ModelConfig and (strange := [name for name in RecurrentConfig.own if name in values]):
-        raise ConfigError(
-            f"{', '.join(strange)} is for a recurrent model, which --model gru and the like are."
-        )
-    return kind.from_dict(dict(values))
+    return (RecurrentConfig if "cell" in values else ModelConfig).from_dict(dict(values))
 
 
 def _check_fit(c: RecurrentConfig) -> None:

@@ -169,7 +169,7 @@ def test_attention_is_the_papers(sort: str) -> None:
     writer, cell = own.decoder, own.config.cell
     memory, end = own.encoder(own.embedding(source[None]))
     h = memory[0]  # (S, D)
-    begin_with = [end[i] for i in range(len(writer.layers.blocks))]
+    begin_with = [end[i] for i in range(len(writer.blocks))]
     if own.config.score == "additive":
         begin_with = [torch.cat((torch.tanh(dense(b[0]))[None], b[1:]))
                       for dense, b in zip(writer.bridge, begin_with, strict=True)]  # fmt: skip
@@ -192,7 +192,7 @@ def test_attention_is_the_papers(sort: str) -> None:
             x = torch.cat((x, context), -1)
         elif own.config.input_feeding:
             x = torch.cat((x, last), -1)
-        for i, layer in enumerate(writer.layers.blocks):
+        for i, layer in enumerate(writer.blocks):
             state[i] = reference_cell(cell, layer, x, state[i])
             x = state[i][0]
         if own.config.score == "additive":

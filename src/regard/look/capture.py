@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from regard.errors import ConfigError
+from regard.nn.additive import Additive
 from regard.nn.attention import Attend, listening
 from regard.nn.masks import Mask
 from regard.nn.positions import Bias
@@ -93,6 +94,19 @@ class Captured:
     def softcap(self) -> float | None:
         """Give the cap of scores, None where there is none."""
         return self.attend.softcap or None
+
+    @property
+    def is_product(self) -> bool:
+        """Tell whether scores are products of queries and keys, as all are but additive ones."""
+        return not isinstance(self.attend, Additive)
+
+    def check_product(self) -> None:
+        """Refuse to take a score apart into products. Raises ConfigError where there are none."""
+        if not self.is_product:
+            raise ConfigError(
+                f"{self.name} has additive scores, which are no products of queries and keys; its weights are in "
+                "all other views."
+            )
 
     def scores(
         self, head: int, rows: Places, columns: Places, *, double: bool = False

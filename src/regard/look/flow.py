@@ -374,6 +374,10 @@ def gradients_at(
 
     with torch.inference_mode(False), torch.enable_grad(), tapping(keep):
         number = aim(module, reading.run(module)).sum()
+        if not places:
+            raise ConfigError(
+                f"this model shows nothing that ends in {ending!r}, of which a gradient could be taken."
+            )
         found = torch.autograd.grad(number, list(places.values()), allow_unused=True)
     value = float(number.detach())
     if not math.isfinite(value):

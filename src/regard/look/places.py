@@ -100,7 +100,11 @@ def head_names(config: ModelConfig) -> list[str]:
 
 
 def place_names(config: ModelConfig) -> list[str]:
-    """List every place of a model but for the single heads."""
+    """List every place of a model but for the single heads. Raises ConfigError for a recurrent one, which has none."""
+    if isinstance(config, RecurrentConfig):
+        raise ConfigError(
+            "this model is recurrent: it can be looked at, but it has no places to record or to change."
+        )
     found = []
     for kind, depth in attention_depths(config).items():
         cross = kind == "cross"

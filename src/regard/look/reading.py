@@ -110,7 +110,7 @@ class Look:
 
     def __post_init__(self) -> None:
         if not self.layers:
-            raise ConfigError("a look needs a layer; keep at least one.")
+            raise ConfigError("a look needs a layer: this model has no attention, or none of it was kept.")
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(side.tokens):,} tokens of {side.name}" for side in self.sides.values())

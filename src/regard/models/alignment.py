@@ -76,19 +76,21 @@ class Memory:
         return Memory(*(None if one is None else one[rows] for one in held))
 
 
-class Writer(nn.Module):
+class Writer(Recurrence):
     """Write a target, given a source's annotations and the state with which its encoder ended."""
 
     def __init__(self, config: RecurrentConfig) -> None:
-        super().__init__()
         assert config.num_decoder_layers is not None
         width, count = config.width, config.num_decoder_layers
-        self.score, self.width, self.feeds = config.score, width, bool(config.input_feeding)
-        self.repeats = bool(config.repeat_context)
-        self.layers = Recurrence(
+        super().__init__(
             config.cell, inputs=2 * width if config.is_fed else width, width=width, num_layers=count,
             dropout=config.dropout,
         )  # fmt: skip
+        self.score, self.feeds, self.repeats = (
+            config.score,
+            bool(config.input_feeding),
+            bool(config.repeat_context),
+        )
         self.context = Linear(width, width) if self.repeats else None
         bridged = self.repeats or config.score == "additive"
         self.bridge = nn.ModuleList(Linear(width, width) for _ in range(count if bridged else 0))
@@ -110,7 +112,7 @@ class Writer(nn.Module):
         scores and a repeated context through a dense layer and tanh; an lstm's c as it is. Bahdanau's comes from the
         backward direction alone; here both directions' ends enter it.
         """
-        count = len(self.layers.blocks)
+        count = len(self.blocks)
         begin = [end[min(layer, len(end) - 1)] for layer in range(count)]
         context = None if self.context is None else torch.tanh(self.context(end[-1, 0])).to(end.dtype)
         if len(self.bridge):
@@ -125,7 +127,7 @@ class Writer(nn.Module):
         keys = states if self.key is None else self.key(states)
         mixed = None
         if self.score == "additive":
-            mixed = linear(states, self.layers.cells[0].weight_ih_l0[:, self.width :], None)
+            mixed = linear(states, self.cells[0].weight_ih_l0[:, self.width :], None)
         elif self.feeds:
             assert self.readout is not None
             mixed = linear(states, self.readout.weight[:, : self.width], None)
@@ -133,7 +135,7 @@ class Writer(nn.Module):
         memory = Memory(states.to(kind), mask, keys.to(kind), None if mixed is None else mixed.to(kind))
         return memory, Carry(state, state.new_zeros(state.shape[2:]) if self.feeds else None)
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         x: Float[Tensor, "B T D"],
         memory: Memory,
@@ -153,7 +155,7 @@ class Writer(nn.Module):
         given = x
         if memory.context is not None:
             given = torch.cat((x, memory.context[:, None].expand(-1, x.shape[1], -1).to(x.dtype)), -1)
-        hidden, state = self.layers(given, None if key_mask is None else runs_of(key_mask), carry.state)
+        hidden, state = super().forward(given, None if key_mask is None else runs_of(key_mask), carry.state)
         if self.score != "none":
             contexts = self._attend(memory, hidden.to(carry.state.dtype))
             hidden = self._read_out(torch.cat((contexts, hidden.to(contexts.dtype)), -1), hidden)
@@ -166,7 +168,7 @@ class Writer(nn.Module):
     ) -> tuple[Tensor, Carry]:
         assert self.query is not None and self.energy is not None and memory.mixed is not None
         assert memory.keys is not None and memory.states is not None
-        steps, query = Steps(self.layers, carry.state), Product(self.query.weight.t())
+        steps, query = Steps(self, carry.state), Product(self.query.weight.t())
         score, mix = AdditiveScores(memory.keys, self.energy), Product(memory.mixed, narrow=False)
         blocked = _blocked(memory.mask)
         queries, weights, states = [], [], []
@@ -185,8 +187,8 @@ class Writer(nn.Module):
 
     def _feed(self, x: Tensor, memory: Memory, carry: Carry, key_mask: Tensor | None) -> tuple[Tensor, Carry]:
         assert self.readout is not None and memory.keys is not None and memory.mixed is not None
-        first, width = self.layers.cells[0].weight_ih_l0, self.width
-        steps, enter = Steps(self.layers, carry.state), Product(first[:, width:].t())
+        first, width = self.cells[0].weight_ih_l0, self.width
+        steps, enter = Steps(self, carry.state), Product(first[:, width:].t())
         compare = Product(memory.keys.transpose(1, 2), narrow=False)
         mix, own = Product(memory.mixed, narrow=False), Product(self.readout.weight[:, width:].t())
         blocked, fed, states, outs = _blocked(memory.mask), carry.fed, [], []
@@ -204,7 +206,7 @@ class Writer(nn.Module):
 
     def _given(self, x: Tensor, carry: Carry) -> tuple[Tensor, ...]:
         """Give what the words before contribute to each step of the first layer."""
-        layer = self.layers.cells[0]
+        layer = self.cells[0]
         given = linear(x, layer.weight_ih_l0[:, : self.width].contiguous(), layer.bias_ih_l0)
         return given.to(carry.state.dtype).unbind(1)
 

@@ -123,8 +123,8 @@ _GENERATE: Settings = {
     "activation": "relu2", "bias": False, "init_std": 0.02,
 }  # fmt: skip
 _ENCODE: Settings = {**_OURS, "kind": "encoder", "dropout": 0.1}
-# With attention: Bahdanau et al. 2014, arXiv:1409.0473. Without, a model's kind follows from the task; its encoder-decoder
-# is that of Cho et al. 2014, arXiv:1406.1078.
+# With attention: Bahdanau et al. 2014, arXiv:1409.0473. Without it a model's kind follows from the task, and an
+# encoder-decoder is that of Cho et al. 2014, arXiv:1406.1078.
 _RECURRENT: Settings = {
     "kind": "decoder", "vocab_size": 8_000, "width": 512, "num_layers": 2, "context": 256, "dropout": 0.2,
 }  # fmt: skip

@@ -14,6 +14,7 @@ from regard.models.pooling import pool
 from regard.models.transformer import Head, check_length
 from regard.nn.layers import Dropout
 from regard.nn.recurrence import Recurrence, is_trailing, runs_of
+from regard.nn.taps import tap
 
 __all__ = [
     "RecurrentDecoder",
@@ -60,7 +61,8 @@ class _Single(nn.Module):
             segments: there are none.
         """
         check_length(self.config, ids.shape[1])
-        x = self.dropout(embed(self.embedding, ids, self.config))
+        name = "decoder" if self.causal else "encoder"
+        x = tap(f"{name}.embedding", self.dropout(embed(self.embedding, ids, self.config)))
         if (
             key_mask is not None
             and documents is None
@@ -163,7 +165,7 @@ class RecurrentEncoderDecoder(nn.Module):
         """Give the final states for a target that is already known (teacher forcing)."""
         check_length(self.config, target.shape[1])
         memory, carry = self.decoder.read(*self._read(source, source_mask), source_mask)
-        x = self.dropout(embed(self.target_embedding, target, self.config))
+        x = tap("decoder.embedding", self.dropout(embed(self.target_embedding, target, self.config)))
         return self.dropout(self.decoder(x, memory, carry, target_mask)[0])
 
     def forward(
@@ -197,7 +199,7 @@ class RecurrentEncoderDecoder(nn.Module):
 
     def _read(self, source: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         check_length(self.config, source.shape[1])
-        x = self.dropout(embed(self.embedding, source, self.config))
+        x = tap("encoder.embedding", self.dropout(embed(self.embedding, source, self.config)))
         whole = mask is None or bool(mask.all())
         assert whole or mask is not None
         states, end = self.encoder(x, None if whole or mask is None else runs_of(mask))

@@ -283,11 +283,8 @@ class Attention(nn.Module):
 
         # Henry et al. 2020, arXiv:2010.04245: scores that can't explode
         def norm() -> nn.Module | None:
-            return (
-                RMSNorm(self.head_size, config.norm_eps, config.norm_offset)
-                if config.query_key_norm
-                else None
-            )
+            own = self.head_size, config.norm_eps, config.norm_offset
+            return RMSNorm(*own) if config.query_key_norm else None
 
         self.query_norm, self.key_norm = norm(), norm()
         self.scale, self.softcap = config.attention_scale, config.attention_softcap

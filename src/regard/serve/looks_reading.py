@@ -82,6 +82,7 @@ def numbers_of(kept: Kept, layer: int, head: int, row: int, column: int) -> dict
     """
     found, head = kept.head(layer, head)
     check_place(found.shape, row, column)
+    found.check_product()
     begin, end = found.spans[row].tolist()
     bias = None if found.relative is None else float(found.relative[head, column - row + found.shape[0] - 1])
     return {

@@ -13,8 +13,10 @@ from regard.checkpoints.files import read_json
 from regard.checkpoints.hub import locate
 from regard.checkpoints.load import model_config
 from regard.config import ModelConfig
+from regard.config_recurrent import RecurrentConfig
 from regard.data.tokenizers import Tokenizer
 from regard.errors import RegardError
+from regard.look.places import attention_depths
 from regard.model import Model, load
 from regard.serve.house import Missing
 from regard.tasks.verbs import verbs_of
@@ -197,14 +199,17 @@ def _describe(name: str, place: Path, *, is_run: bool, when: float) -> ModelInfo
         verbs.remove("chat")
     if isinstance(task, str) and task in _WRITERS:
         verbs = [verb for verb in verbs if verb in (*_WRITERS[task], "embed", "score")]
+    verbs += ["look"] if _layers(config) else []
     return ModelInfo(
-        name, name, config.kind, (*verbs, "look"), task if isinstance(task, str) else None,
+        name, name, config.kind, tuple(verbs), task if isinstance(task, str) else None,
         None if family is None else family.name, config.num_parameters(), config.context, _layers(config),
         config.num_heads, tuple(config.labels), is_run, chat, when,
     )  # fmt: skip
 
 
 def _layers(config: ModelConfig) -> tuple[str, ...]:
+    if isinstance(config, RecurrentConfig):
+        return tuple(f"{kind}.{k}" for kind, depth in attention_depths(config).items() for k in range(depth))
     if config.kind != "encoder-decoder":
         return tuple(f"{config.kind}.{k}" for k in range(config.num_layers))
     below, above = config.num_layers, config.num_decoder_layers or config.num_layers

@@ -19,6 +19,7 @@ from regard.checkpoints.hub import Place, locate
 from regard.checkpoints.load import family_config, model_config, read_tensors, save_weights
 from regard.checkpoints.shards import Weights
 from regard.config import ModelConfig
+from regard.config_recurrent import RecurrentConfig
 from regard.data.tokenizer_frames import LANGUAGE
 from regard.data.tokenizers import Tokenizer
 from regard.errors import CheckpointError, ConfigError, suggest
@@ -56,7 +57,7 @@ _LAYERS = re.compile(r"(encoder|decoder)\.(\d+)(?:-(\d+))?")
 _PARTS = {
     "embedding": r"((target_|segment_|ngram_)?embedding)\.|.*\.(position|window_position|norm_in)\.",
     "encoder": r"(encoder|stack)\.blocks\.",
-    "decoder": r"(decoder|stack)\.blocks\.",
+    "decoder": r"(decoder|stack)\.blocks\.|decoder\.(bridge|context|query|key|energy|readout)\b",
     "pooler": r"pooler\.",
     "head": r"head\.",
 }
@@ -337,6 +338,8 @@ def check_tuning(config: ModelConfig, tuning: Tuning, new: list[str]) -> None:
     Raises:
         ConfigError: one isn't there.
     """
+    if tuning.lora is not None and isinstance(config, RecurrentConfig):
+        raise ConfigError("lora is for a Transformer's layers, and this model is recurrent; leave it out.")
     if tuning.lora is not None or tuning.freeze:
         with torch.device("meta"):
             tune(build(config), tuning, new)

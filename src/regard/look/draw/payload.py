@@ -164,7 +164,8 @@ def _layer(captured: Captured, heads: Sequence[int], *, kept: int, pyramids: Pyr
         "scale": captured.scale,
         "softcap": captured.softcap,
     }
-    if kept > _AS_CAPTURED and 2 * len(heads) * T * S < _kept_bytes(captured, heads):
+    smaller = kept > _AS_CAPTURED and 2 * len(heads) * T * S < _kept_bytes(captured, heads)
+    if smaller or not captured.is_product:
         weights = torch.stack([captured.weights(head, slice(None), slice(None)) for head in heads])
         half = weights.half()
         return made | {

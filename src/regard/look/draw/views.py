@@ -169,6 +169,7 @@ def numbers(
     found, head = look.where(layer, head)
     if head is None:
         raise ConfigError("one weight is of one head; name it.")
+    found.check_product()
     side, other = look.rows_of(found.name), look.columns_of(found.name)
     i = side.find(row).end - 1
     weights = found.row(head, i)
