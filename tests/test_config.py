@@ -9,6 +9,8 @@ import math
 import pytest
 
 from regard.config import _LIMITS, ModelConfig
+from regard.config_help import HELP
+from regard.config_recurrent import RecurrentConfig
 from regard.errors import ConfigError
 
 BASE = {"kind": "decoder", "vocab_size": 20, "width": 16, "num_heads": 4}
@@ -156,9 +158,11 @@ def test_a_configuration_comes_back_from_json(values: dict) -> None:
     assert hash(again) == hash(config)
 
 
-def test_every_field_has_a_line_of_help() -> None:
-    texts = ModelConfig.field_help()
-    assert set(texts) == {f.name for f in dataclasses.fields(ModelConfig)}
+@pytest.mark.parametrize("kind", [ModelConfig, RecurrentConfig])
+def test_every_field_has_a_line_of_help(kind: type[ModelConfig]) -> None:
+    texts = kind.field_help()
+    assert set(texts) == {f.name for f in dataclasses.fields(kind)}
+    assert set(HELP) == {f.name for f in dataclasses.fields(RecurrentConfig)}
     assert all(text and "\n" not in text for text in texts.values())
 
 

@@ -35,6 +35,7 @@ NOT_RUN = {
 
 QUICK = ["--steps", "2", "--precision", "fp32"]
 MORE = {
+    "regard train translate train.tsv --model": [*QUICK, "--width", "16"],
     "regard train translate": [*QUICK, "--width", "16", "--num-heads", "2"],
     "regard train": QUICK,
     "regard reproduce": ["--epochs", "1"],

@@ -198,7 +198,7 @@ class ModelConfig:
     @classmethod
     def field_help(cls) -> dict[str, str]:
         """Give a line of help for each field, by the field's name."""
-        return dict(HELP)
+        return {field.name: HELP[field.name] for field in dataclasses.fields(cls)}
 
     def num_parameters(self) -> int:
         """Count the weights of this model, without making them (tied weights once).

@@ -10,12 +10,27 @@ from jaxtyping import TypeCheckError, install_import_hook
 
 with install_import_hook(["regard.nn", "regard.models"], "beartype.beartype"):
     import torch
+    from tests.models import recurrent_zoo
     from tests.models.zoo import SORTS, model, pad, rows
 
-    from regard.models import decoding, transformer
-    from regard.nn import attention, block, cache, crf, layers, masks, positions
+    from regard.models import alignment, decoding, recurrent, transformer
+    from regard.nn import (
+        additive,
+        attention,
+        block,
+        cache,
+        crf,
+        deferred,
+        layers,
+        masks,
+        positions,
+        recurrence,
+    )
 
-CHECKED = (attention, block, cache, crf, layers, masks, positions, decoding, transformer)
+CHECKED = (
+    additive, attention, block, cache, crf, deferred, layers, masks, positions, recurrence, alignment, decoding,
+    recurrent, transformer,
+)  # fmt: skip
 
 
 def expect_refusal(call) -> None:
@@ -29,8 +44,8 @@ def expect_refusal(call) -> None:
 
 def use(sort: str) -> None:
     """Take one sort of model through training, every kernel, recording and decoding."""
-    net = model(sort)
-    both, encoder = sort.startswith("encoder-decoder"), sort.startswith("encoder/")
+    net = recurrent_zoo.model(sort) if sort in recurrent_zoo.SORTS else model(sort)
+    both, encoder = net.config.kind == "encoder-decoder", net.config.kind == "encoder"
     ids, mask = pad(rows(4, 2), "left")
     if both:
         masks_given = {"source_mask": mask, "target_mask": mask}
@@ -71,6 +86,8 @@ def main() -> None:
     )
     expect_refusal(lambda: cache.LayerCache().append(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 2, 4)))
     for sort in SORTS[::5]:  # every kind with every position; norms and placements have the same shapes
+        use(sort)
+    for sort in recurrent_zoo.SORTS:
         use(sort)
     single = {
         "head": "classify",

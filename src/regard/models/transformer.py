@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -336,15 +337,16 @@ def _from_slot(begin: int, mask: Mask, terms: Terms) -> tuple[Mask, Terms]:
     return replace(mask, keys=keys, offset=mask.offset - begin), replace(terms, bias=bias)
 
 
-def build(config: ModelConfig) -> Encoder | Decoder | EncoderDecoder:
+def build(config: ModelConfig) -> Any:
     """Make the model that a configuration describes, with fresh weights from torch's generator.
 
-    A RecurrentConfig gives one of `models.recurrent`, which is called as these are.
+    It is an Encoder, a Decoder or an EncoderDecoder; of a RecurrentConfig one of `models.recurrent`, which is called as
+    these are.
     """
     if isinstance(config, RecurrentConfig):
         from regard.models.recurrent import build_recurrent
 
-        return build_recurrent(config)  # type: ignore[return-value]
+        return build_recurrent(config)
     if config.kind == "encoder-decoder":
         return EncoderDecoder(config)
     return Encoder(config) if config.kind == "encoder" else Decoder(config)
