@@ -21,6 +21,7 @@ from regard.look.draw.views import numbers
 from regard.look.flow import Target
 from regard.look.intervene import intervening, keep_only
 from regard.tasks.looking import read
+from regard.tasks.steps import Token, write
 
 TINY: dict[str, Any] = {
     "width": 16, "num_layers": 1, "precision": "fp32", "steps": 4, "evaluate_every": 2, "save_every": 2,
@@ -116,6 +117,23 @@ def test_what_a_translation_looks_at_is_seen(
 
 
 @pytest.mark.parametrize("settings", [{}, {"score": "dot"}])
+def test_what_each_step_of_a_translation_sees_is_what_a_look_shows(
+    settings: dict[str, Any], trained: Callable[..., regard.Model]
+) -> None:
+    made = trained("translate", "gru-attention", **settings)
+    events: list[Any] = []
+    kept = made.tokenizer.encode("le chien voit") if made.tokenizer else []
+    write(
+        made.parts, "translate", "the dog sees", kept=kept, attention=True, tell=events.append, max_tokens=6
+    )
+    steps = [event for event in events if isinstance(event, Token)][: len(kept)]
+    layer = made.look("the dog sees", "le chien voit").layers["cross.0"]
+    weights = layer.weights(0, slice(None), slice(None))
+    seen = torch.cat([step.seen[:, 0] for step in steps if step.seen is not None])
+    torch.testing.assert_close(seen, weights[: len(seen)], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{}, {"score": "dot"}])
 def test_beams_with_coverage_batches_and_halves_of_precision(
     settings: dict[str, Any], trained: Callable[..., regard.Model]
 ) -> None:
@@ -160,6 +178,7 @@ def test_what_a_recurrent_model_cannot_do_is_said_in_a_line(
             pass
 
     tries: dict[str, Callable[[], Any]] = {
+        "no attention to tell": lambda: write(language.parts, "generate", "the", attention=True),
         "has no attention: there is nothing to look at": lambda: plain.look("the dog"),
         "recurrent and has no attention": lambda: language.look("the dog"),
         "no places to record or to change": change,

@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from regard.config_recurrent import RecurrentConfig
-from regard.nn.additive import Additive, AdditiveScores
+from regard.nn.additive import Additive, AdditiveScores, powers_of
 from regard.nn.attention import Attend, current_listener
 from regard.nn.deferred import Product
 from regard.nn.linear import Linear, linear
@@ -61,6 +61,7 @@ class Memory:
         mask: (B, S), which of them are real; None: all.
         keys: (B, S, D), what queries are compared with; None without attention.
         mixed: (B, S, N), what the context becomes where it enters the cell or the output.
+        powers: of the keys, where additive scores are made of them one step at a time.
         context: (B, D), the one vector of a source, where it is read at each step.
     """
 
@@ -68,11 +69,12 @@ class Memory:
     mask: Tensor | None = None
     keys: Tensor | None = None
     mixed: Tensor | None = None
+    powers: Tensor | None = None
     context: Tensor | None = None
 
     def rows(self, rows: Int[Tensor, " R"]) -> Memory:
         """Take some rows, in an order."""
-        held = (self.states, self.mask, self.keys, self.mixed, self.context)
+        held = (self.states, self.mask, self.keys, self.mixed, self.powers, self.context)
         return Memory(*(None if one is None else one[rows] for one in held))
 
 
@@ -132,7 +134,10 @@ class Writer(Recurrence):
             assert self.readout is not None
             mixed = linear(states, self.readout.weight[:, : self.width], None)
         kind = state.dtype
-        memory = Memory(states.to(kind), mask, keys.to(kind), None if mixed is None else mixed.to(kind))
+        powers = None if torch.is_grad_enabled() or self.energy is None else powers_of(keys)
+        memory = Memory(
+            states.to(kind), mask, keys.to(kind), None if mixed is None else mixed.to(kind), powers
+        )
         return memory, Carry(state, state.new_zeros(state.shape[2:]) if self.feeds else None)
 
     def forward(  # type: ignore[override]
@@ -169,7 +174,10 @@ class Writer(Recurrence):
         assert self.query is not None and self.energy is not None and memory.mixed is not None
         assert memory.keys is not None and memory.states is not None
         steps, query = Steps(self, carry.state), Product(self.query.weight.t())
-        score, mix = AdditiveScores(memory.keys, self.energy), Product(memory.mixed, narrow=False)
+        score, mix = (
+            AdditiveScores(memory.keys, self.energy, memory.powers),
+            Product(memory.mixed, narrow=False),
+        )
         blocked = _blocked(memory.mask)
         queries, weights, states = [], [], []
         for t, given in enumerate(self._given(x, carry)):
@@ -207,7 +215,9 @@ class Writer(Recurrence):
     def _given(self, x: Tensor, carry: Carry) -> tuple[Tensor, ...]:
         """Give what the words before contribute to each step of the first layer."""
         layer = self.cells[0]
-        given = linear(x, layer.weight_ih_l0[:, : self.width].contiguous(), layer.bias_ih_l0)
+        weight = layer.weight_ih_l0[:, : self.width]
+        # Our kernel, which learns, wants it in one piece.
+        given = linear(x, weight.contiguous() if torch.is_grad_enabled() else weight, layer.bias_ih_l0)
         return given.to(carry.state.dtype).unbind(1)
 
     def _attend(self, memory: Memory, query: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:

@@ -24,7 +24,7 @@ from regard.nn.attention import Attend, current_listener
 from regard.nn.masks import Mask
 from regard.nn.positions import Bias
 
-__all__ = ["Additive", "AdditiveScores"]
+__all__ = ["Additive", "AdditiveScores", "powers_of"]
 
 _LARGEST = 20.0  # of a query's or key's number, up to which the product of exponentials stays in range
 
@@ -85,13 +85,18 @@ class AdditiveScores:
     Args:
         key: k.
         weight: w.
+        powers: what `powers_of` gave for the key, where that is known already.
     """
 
-    def __init__(self, key: Float[Tensor, "B S K"], weight: Float[Tensor, " K"]) -> None:
+    def __init__(
+        self,
+        key: Float[Tensor, "B S K"],
+        weight: Float[Tensor, " K"],
+        powers: Float[Tensor, "B S K"] | None = None,
+    ) -> None:
         wide = torch.float64 if key.dtype == torch.float64 else torch.float32
         self.key, self.weight = key.detach().to(wide), weight.detach().to(wide)
-        small = key.device.type == "cpu" and key.numel() > 0 and float(self.key.abs().max()) <= _LARGEST
-        self.powers = (2 * self.key).exp_() if small else None
+        self.powers = powers_of(self.key) if powers is None else powers
         self.of_key: Tensor | None = None
         self.of_weight: Tensor | None = None
         learns = torch.is_grad_enabled() and (key.requires_grad or weight.requires_grad)
@@ -106,6 +111,14 @@ class AdditiveScores:
         if self.powers is not None and float(query.abs().max()) <= _LARGEST:
             return (self.powers * (2 * query).exp_()[:, None]).add_(1.0).reciprocal_()
         return (1 - torch.tanh(self.key + query[:, None])) / 2
+
+
+def powers_of(key: Float[Tensor, "B S K"]) -> Float[Tensor, "B S K"] | None:
+    """Give exp(2k), with which scores are made; None where it could leave the range, or tanh costs nothing (a GPU)."""
+    if key.device.type != "cpu" or key.numel() == 0 or float(key.detach().abs().max()) > _LARGEST:
+        return None
+    wide = key.detach() if key.dtype == torch.float64 else key.detach().float()
+    return (2 * wide).exp_()
 
 
 class _Together(torch.autograd.Function):

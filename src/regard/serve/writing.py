@@ -14,6 +14,7 @@ from starlette.responses import Response
 from torch import Tensor
 
 from regard.errors import ConfigError
+from regard.look.places import attention_depths
 from regard.serve.fields import (
     Asked,
     Beams,
@@ -126,9 +127,10 @@ async def write_text(asked: ToWrite, shared: Shared, request: Request) -> Respon
 
     def work(job: Job) -> None:
         parts = shared.models.open(asked.model).parts
+        looks = asked.attention and bool(attention_depths(parts.config))
         found = write(
             parts, asked.verb, asked.prompt, kept=asked.kept, alternatives=asked.alternatives,
-            attention=asked.attention, tell=lambda event: _tell(job, event), check=job.check, **settings,
+            attention=looks, tell=lambda event: _tell(job, event), check=job.check, **settings,
         )  # fmt: skip
         if found.rest:
             job.tell("text", {"text": found.rest})

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from regard.config import ModelConfig
+from regard.config_recurrent import RecurrentConfig
 from regard.data.batches import Batches
 from regard.models.transformer import build
 from regard.tasks.base import DataSize, Task
@@ -122,9 +123,10 @@ class Dialled:
         """Say in one line what was chosen."""
         c, t = self.config, self.training
         layers = f"{c.num_layers}" + (f"+{c.num_decoder_layers}" if c.kind == "encoder-decoder" else "")
+        shape = c.cell if isinstance(c, RecurrentConfig) else f"{c.num_heads} heads"
         passes = f"{self.epochs:,.1f}" if self.epochs < 10 else f"{self.epochs:,.0f}"
         return (
-            f"width {c.width}, {layers} layers, {c.num_heads} heads, {c.num_parameters():,} weights; about "
+            f"width {c.width}, {layers} layers, {shape}, {c.num_parameters():,} weights; about "
             f"{self.steps:,} steps of {t.batch_tokens:,} tokens, {passes} passes, {self.step_seconds:.3g} s each; "
             f"dropout {c.dropout:g}, rate {t.lr:g}, {t.schedule}"
             + ("; it ends with them, as more would teach it no more" if self.ends_early else "")

@@ -19,6 +19,7 @@ from regard.data.tokenizers import Tokenizer
 from regard.errors import ConfigError
 from regard.generate.config import Decoding, Hypothesis, check_count
 from regard.generate.watch import Rows, Watcher, watching
+from regard.look.places import attention_depths
 from regard.tasks.base import Parts
 from regard.tasks.steps_call import TOKENS, Call, Piece
 from regard.tasks.steps_tree import Alive, Node, Tree, TreeWatcher, shown
@@ -165,6 +166,8 @@ def write(
         DataError: the text is longer than the context.
     """
     check_count("alternatives", alternatives, low=0, high=1000)
+    if attention and not attention_depths(parts.config):
+        raise ConfigError("this model is recurrent and has no attention to tell; leave attention out.")
     call = Call.of(parts, verb, text, settings, kept)
     scribe = _Scribe(call, alternatives, attention, tell, check)
     if call.reads:
