@@ -20,8 +20,10 @@ from regard.look.draw.payload import payload
 from regard.look.draw.views import numbers
 from regard.look.flow import Target
 from regard.look.intervene import intervening, keep_only
+from regard.models.transformer import build
 from regard.tasks.looking import read
 from regard.tasks.steps import Token, write
+from regard.training.loss import sequence_loss
 
 TINY: dict[str, Any] = {
     "width": 16, "num_layers": 1, "precision": "fp32", "steps": 4, "evaluate_every": 2, "save_every": 2,
@@ -240,3 +242,24 @@ def test_a_configuration_that_cannot_be_says_why(changes: dict[str, Any], text: 
     with pytest.raises(ConfigError) as found:
         RecurrentConfig.from_dict(values)
     assert text in str(found.value)
+
+
+@pytest.mark.parametrize("form", ["additive", "dot", "general", "none"])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_gradients_in_bfloat16_are_near_those_in_single_precision(form: Any, cell: Any) -> None:
+    torch.manual_seed(0)
+    config = RecurrentConfig(kind="encoder-decoder", vocab_size=64, width=64, cell=cell, score=form)
+    module = build(config)
+    source, target = torch.randint(3, 64, (16, 6)), torch.randint(3, 64, (16, 7))
+    batch = {"source": source, "target_in": target[:, :-1], "target_out": target[:, 1:],
+             "source_mask": torch.arange(6) < torch.randint(2, 7, (16, 1))}  # fmt: skip
+    found = []
+    for narrow in (False, True):
+        module.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            sums = sequence_loss(module, batch, 0.1)
+        sums.loss.backward()
+        found.append({name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys() == dict(module.named_parameters()).keys()
+    for name, wide in found[0].items():
+        assert torch.cosine_similarity(wide.flatten(), found[1][name].flatten(), 0) > 0.9, name
