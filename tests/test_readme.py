@@ -29,6 +29,7 @@ NOT_RUN = {
     "make test": "it is what runs this",
     "pip install -e .": "it changes the environment and needs a network",
     "regard demo": "it trains for two minutes; tests/test_demo.py runs it, small",
+    "regard lab all": "it trains for hours; tests/lab runs every claim, small",
     "regard serve": "it stays until it is stopped; tests/serve/test_serve_verb.py runs it",
 }
 """What can't be run here, each with the reason."""

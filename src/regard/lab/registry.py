@@ -1,0 +1,37 @@
+"""The claims by their ids; each is a file, loaded when it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Final
+
+from regard.errors import ConfigError, suggest
+from regard.lab.claim import Claim
+
+__all__ = ["MODULES", "claims", "find"]
+
+MODULES: Final[dict[str, str]] = {
+    "L5": "l05_order",
+    "L6": "l06_linear",
+    "L14": "l14_scale",
+}
+"""The module of each claim."""
+
+
+def find(name: str) -> Claim:
+    """Give the claim of an id, in either case.
+
+    Raises:
+        ConfigError: there is none; with what there is.
+    """
+    wanted = name.strip().upper()
+    if wanted not in MODULES:
+        hint = suggest(wanted, MODULES) or f"choose from {', '.join(MODULES)}."
+        raise ConfigError(f"{name!r} is no claim of the lab; {hint}")
+    found: Claim = import_module(f"regard.lab.{MODULES[wanted]}").CLAIM
+    return found
+
+
+def claims() -> list[Claim]:
+    """Give all claims in their order."""
+    return [find(name) for name in MODULES]

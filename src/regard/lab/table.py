@@ -1,0 +1,64 @@
+"""The verdicts as a part of a document, between two marks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from regard.errors import DataError
+from regard.lab.registry import claims
+from regard.lab.results import read_result
+from regard.lab.statistics import number
+
+__all__ = ["BEGIN", "END", "markdown", "put_table"]
+
+BEGIN, END = "<!-- lab: begin -->", "<!-- lab: end -->"
+
+
+def markdown(folder: Path, beside: Path) -> str:
+    """Write the results in a folder as Markdown, with paths as they are from the folder `beside`."""
+    parts = []
+    for claim in claims():
+        result = read_result(claim.id, folder)
+        lines = [f"## {claim.id}: {claim.title}", "", f"{claim.question}", ""]
+        if result is None:
+            lines.append(f"Not measured yet: `regard lab run {claim.id}`.")
+        else:
+            ends = result["interval"]
+            interval = "" if ends is None else f" [{number(ends[0])}, {number(ends[1])}]"
+            seeds = len(result["seeds"])
+            figure = Path(os.path.relpath(folder / claim.id / "figure.svg", beside)).as_posix()
+            lines += [
+                f"**{result['verdict']}**",
+                "",
+                f"![{claim.id}: {result['figure']['caption']}]({figure})",
+                "",
+                f"Effect: {number(result['effect'])}{interval}, {result['effect_of']}; {seeds} seeds. {result['fair']} "
+                f"What would have refuted it: {result['refuted_by']}",
+            ]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def put_table(path: Path, folder: Path) -> bool:
+    """Put the results between a document's marks; gives whether that changed anything.
+
+    Raises:
+        DataError: the document can't be read or written, or has no marks.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from error
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise DataError(f"{path} has no place for the results: a line {BEGIN}, and one {END}.")
+    made = f"{before}{BEGIN}\n\n{markdown(folder, path.resolve().parent)}\n\n{END}{after}"
+    if made == text:
+        return False
+    try:
+        path.write_text(made, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path} can't be written: {error.strerror or error}") from error
+    return True
