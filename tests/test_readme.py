@@ -40,6 +40,7 @@ MORE = {
     "regard train translate": [*QUICK, "--width", "16", "--num-heads", "2"],
     "regard train": QUICK,
     "regard reproduce": ["--epochs", "1"],
+    "regard compare": ["--set=batch_tokens=100000", "--set=width=16", "--set=precision=fp32"],
 }
 """What is put behind a command that begins so: it makes it short, and a --steps of its own gives way to it."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from regard.lab import l05_order, l06_linear, l14_scale
+from regard.lab import l05_order, l06_linear, l07_length, l11_memory, l14_scale
+from regard.lab.learning import generator
 from regard.lab.registry import find
 
 
@@ -97,3 +98,80 @@ def test_l14_holds_in_part_where_a_fitting_query_saturates_all_the_same() -> Non
 def test_l14_fails_where_the_scale_doesnt_help() -> None:
     for change in ({"scaled": 0.5}, {"plain": 0.9}, {"sums": 1e-3}):
         assert l14_scale.conclude([softmax(**change)] * 2, settings("L14")).status == "fails"
+
+
+# L7
+
+
+def lengths(**changes: tuple[float, float]) -> Any:
+    """Give accuracy and loss for every kind, as (accuracy lost, loss risen) beyond the trained length."""
+    chosen = settings("L7")
+    kept = dict.fromkeys(l07_length.KINDS, (0.0, 0.0)) | {"learned": (0.4, 3.0)} | changes
+
+    def over(at: float, beyond: float) -> dict[str, float]:
+        return {str(n): at if n <= chosen["trained"] else beyond for n in chosen["lengths"]}
+
+    return {
+        "accuracy": {kind: over(0.95, 0.95 - lost) for kind, (lost, _) in kept.items()},
+        "loss": {kind: over(1.5, 1.5 + risen) for kind, (_, risen) in kept.items()},
+        "parameters": dict.fromkeys(kept, 1000),
+    }
+
+
+def test_l7_holds_where_sinusoids_keep_both_and_learned_positions_neither() -> None:
+    found = l07_length.conclude([lengths()] * 3, settings("L7"))
+    assert found.status == "holds" and found.effect.mean == 0
+    assert found.more["generalise"] == ["none", "sinusoidal", "rotary", "alibi", "t5"]
+
+
+def test_l7_holds_in_part_where_sinusoids_keep_one_or_lose_less() -> None:
+    for change in ((0.0, 2.0), (0.4, 0.0), (0.2, 1.0)):
+        found = l07_length.conclude([lengths(sinusoidal=change)] * 3, settings("L7"))
+        assert found.status == "holds in part", change
+
+
+def test_l7_fails_where_sinusoids_do_as_badly_or_learned_positions_as_well() -> None:
+    for changes in ({"sinusoidal": (0.41, 3.0)}, {"learned": (0.0, 0.0)}):
+        found = l07_length.conclude([lengths(**changes)] * 3, settings("L7"))
+        assert found.status == "fails", changes
+
+
+def test_l7_is_undecided_where_the_task_was_not_learned() -> None:
+    found = lengths()
+    found["accuracy"]["sinusoidal"] = dict.fromkeys(found["accuracy"]["sinusoidal"], 0.5)
+    assert l07_length.conclude([found] * 3, settings("L7")).status == "undecided"
+
+
+def test_two_back_is_balanced_and_right() -> None:
+    ids, same = l07_length.two_back(64, 40, 5, generator(1, 2))
+    assert bool(((ids[:, 2:] == ids[:, :-2]) == same[:, 2:].bool()).all())
+    assert not bool(same[:, :2].any()) and 0.45 < float(same[:, 2:].double().mean()) < 0.55
+
+
+# L11
+
+
+def growth(stored: float = 2.0, fused: float = 1.0, looked: float = 1.0) -> Any:
+    chosen = settings("L11")
+    powers = {"stored": stored, "fused": fused, "looked at": looked}
+    every = {
+        side: [n for n in chosen["lengths"] if n <= chosen["last"].get(side, n)] for side in l11_memory.SIDES
+    }
+    return {
+        "mib": {side: {str(n): 1e-3 * n ** powers[side] for n in every[side]} for side in every},
+        "seconds": {side: {str(n): 1e-9 * n**2 for n in every[side]} for side in every},
+        "weights_mib": {str(n): n**2 * 4 / 2**20 for n in chosen["lengths"]},
+    }
+
+
+def test_l11_reads_the_power_of_n() -> None:
+    found = l11_memory.conclude([growth()] * 2, settings("L11"))
+    assert found.status == "holds" and abs(found.effect.mean - 2) < 1e-9
+    assert "131,072 tokens" in found.sentence
+
+
+def test_l11_fails_or_holds_in_part_where_powers_are_others() -> None:
+    for powers, status in (
+        ((1.5, 1.0, 1.0), "fails"), ((2.0, 2.0, 2.0), "fails"), ((2.0, 1.0, 1.9), "holds in part")
+    ):  # fmt: skip
+        assert l11_memory.conclude([growth(*powers)] * 2, settings("L11")).status == status

@@ -74,6 +74,9 @@ VERBS: dict[str, Verb] = {
     "evaluate": Verb("regard.cli.evaluate", "Measure a trained run on data", "Run"),
     "info": Verb("regard.cli.info", "Say what is in a run or a published model", "Run"),
     "convert": Verb("regard.cli.convert", "Write a model in another layout or precision, and compare", "Run"),
+    "compare": Verb(
+        "regard.cli.compare", "Train variants under one budget, with several seeds each", "Compare"
+    ),
     "lab": Verb("regard.cli.lab", "Measure what people are told about attention, claim by claim", "Compare"),
     "bench": Verb("regard.cli.bench", "Compare with other libraries on this machine", "Compare"),
 }

@@ -94,7 +94,8 @@ def conclude(found: Sequence[Measured], settings: Settings) -> Finding:
     )  # fmt: skip
     return Finding(
         status, f"{sentence}.", estimate(blind),
-        "the largest difference of an encoder's states between two orders, without positions, as a part of their size",
+        "the largest difference of an encoder's states between two orders, without positions, as a part of "
+        "their size",
         Figure(
             "How far a word's final state moves when the words are put in another order. Double precision: what lies "
             "at 1e-15 is rounding.", panels,

@@ -118,7 +118,8 @@ def conclude(found: Sequence[Measured], settings: Settings) -> Finding:
         "holds" if holds else "fails", f"{sentence}.", estimate(worst),
         "the largest residual of PE(p + k) - M_k PE(p), absolute, in double precision",
         Figure(
-            "Left: the rule of the sum of angles gives a matrix that knows k alone, exact for every p; a table without "
+            "Left: the rule of the sum of angles gives a matrix that knows k alone, exact for every p; a table "
+            "without "
             "that structure has none. Right: angles grow with the position, and so does their rounding.", panels,
         ),
         {"single_precision": single.mean, "drawn_table": drawn.mean},
@@ -131,13 +132,16 @@ CLAIM = Claim(
     said="The encoding of p + k is a linear function of the encoding of p, so a model can learn to look k places away.",
     question="Is there one matrix for each distance k that turns every position's encoding into the one k places on?",
     method=(
-        "The matrix follows from the sum rules of sine and cosine: for each pair of coordinates a turn by k times its "
-        "frequency. It is applied to the encoding of every position, in double precision. Beside it the best matrix by "
+        "The matrix follows from the sum rules of sine and cosine: for each pair of coordinates a turn by k "
+        "times its "
+        "frequency. It is applied to the encoding of every position, in double precision. Beside it the best "
+        "matrix by "
         "least squares, fitted on one half of the positions and measured on the other, for the sinusoids and for a "
         "table of drawn numbers; and the library's own encoding in single precision."
     ),
     refuted_by=(
-        "A residual of more than 1e-6 at any position and distance; or a drawn table for which a matrix does as well, "
+        "A residual of more than 1e-6 at any position and distance; or a drawn table for which a matrix does as "
+        "well, "
         "which would make it no property of sinusoids."
     ),
     fair="All encodings have the same width, positions and size; the drawn table gets the better, fitted matrix.",

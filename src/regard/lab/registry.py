@@ -13,6 +13,8 @@ __all__ = ["MODULES", "claims", "find"]
 MODULES: Final[dict[str, str]] = {
     "L5": "l05_order",
     "L6": "l06_linear",
+    "L7": "l07_length",
+    "L11": "l11_memory",
     "L14": "l14_scale",
 }
 """The module of each claim."""

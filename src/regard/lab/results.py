@@ -131,7 +131,7 @@ def write_seed(
 def read_seed(
     folder: Path, seed: int, size: str, settings: Mapping[str, Any]
 ) -> tuple[float, Measured] | None:
-    """Give what a run with the same settings that was stopped had found with this seed, and its seconds; else None."""
+    """Give what a stopped run with the same settings had found with this seed, and its seconds; else None."""
     try:
         values = json.loads(seed_file(folder, seed).read_text(encoding="utf-8"))
     except (OSError, ValueError):

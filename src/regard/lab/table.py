@@ -33,7 +33,8 @@ def markdown(folder: Path, beside: Path) -> str:
                 "",
                 f"![{claim.id}: {result['figure']['caption']}]({figure})",
                 "",
-                f"Effect: {number(result['effect'])}{interval}, {result['effect_of']}; {seeds} seeds. {result['fair']} "
+                f"Effect: {number(result['effect'])}{interval}, {result['effect_of']}; {seeds} seeds. "
+                f"{result['fair']} "
                 f"What would have refuted it: {result['refuted_by']}",
             ]
         parts.append("\n".join(lines))
