@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from regard.lab import l05_order, l06_linear, l07_length, l11_memory, l14_scale
+import torch
+
+from regard.lab import (
+    l05_order,
+    l06_linear,
+    l07_length,
+    l08_heads,
+    l09_referent,
+    l10_interpretations,
+    l11_memory,
+    l12_scale,
+    l13_pretraining,
+    l14_softmax,
+)
 from regard.lab.learning import generator
 from regard.lab.registry import find
 
@@ -90,14 +103,14 @@ def softmax(*, scaled: float = 0.9, plain: float = 0.05, alike: float = 1e-9, su
 
 
 def test_l14_holds_in_part_where_a_fitting_query_saturates_all_the_same() -> None:
-    found = l14_scale.conclude([softmax()] * 2, settings("L14"))
+    found = l14_softmax.conclude([softmax()] * 2, settings("L14"))
     assert found.status == "holds in part" and abs(found.effect.mean - 0.85) < 1e-12
-    assert l14_scale.conclude([softmax(alike=0.9)] * 2, settings("L14")).status == "holds"
+    assert l14_softmax.conclude([softmax(alike=0.9)] * 2, settings("L14")).status == "holds"
 
 
 def test_l14_fails_where_the_scale_doesnt_help() -> None:
     for change in ({"scaled": 0.5}, {"plain": 0.9}, {"sums": 1e-3}):
-        assert l14_scale.conclude([softmax(**change)] * 2, settings("L14")).status == "fails"
+        assert l14_softmax.conclude([softmax(**change)] * 2, settings("L14")).status == "fails"
 
 
 # L7
@@ -175,3 +188,152 @@ def test_l11_fails_or_holds_in_part_where_powers_are_others() -> None:
         ((1.5, 1.0, 1.0), "fails"), ((2.0, 2.0, 2.0), "fails"), ((2.0, 1.0, 1.9), "holds in part")
     ):  # fmt: skip
         assert l11_memory.conclude([growth(*powers)] * 2, settings("L11")).status == status
+
+
+# L8
+
+
+def heads(*, cost: float = 0.0, apart: float = 0.4, pronoun: float = 0.2, bleu: float = 3.0) -> Any:
+    every = [str(n) for n in settings("L8")["heads"]]
+    more = {n: float(n != every[0]) for n in every}
+    return {
+        "parameters": {n: 1000 * (1 + cost * more[n]) for n in every},
+        "bleu": {n: 80 + bleu * more[n] for n in every},
+        "pronoun": {n: 0.6 + pronoun * more[n] for n in every},
+        "apart": dict.fromkeys(every, apart),
+        "fresh": dict.fromkeys(every, 0.1),
+        "roles": dict.fromkeys(every, 2),
+    }
+
+
+def test_l8_holds_where_heads_cost_nothing_differ_and_help() -> None:
+    found = l08_heads.conclude([heads()] * 3, settings("L8"))
+    assert found.status == "holds" and abs(found.effect.mean - 0.3) < 1e-12
+
+
+def test_l8_holds_in_part_where_they_dont_help_and_fails_where_they_cost_or_are_alike() -> None:
+    idle = l08_heads.conclude([heads(pronoun=0.0, bleu=-1.0)] * 3, settings("L8"))
+    assert idle.status == "holds in part" and "is not shown" in idle.sentence
+    for change in ({"cost": 0.1}, {"apart": 0.1}):
+        assert l08_heads.conclude([heads(**change)] * 3, settings("L8")).status == "fails"
+
+
+def test_heads_that_look_at_other_words_are_a_bit_apart() -> None:
+    one = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 1.0]]])
+    assert l08_heads._apart([{"encoder.0": one}]) == 1.0
+    assert l08_heads._apart([{"encoder.0": one[:1].expand(3, -1, -1)}]) == 0.0
+
+
+# L9
+
+
+def referent(*, it: float = 0.8, best: float = 0.8, without: float = 0.6, another: float = 0.9) -> Any:
+    def head(accuracy: float) -> dict[str, Any]:
+        fixed = {"chance": 0.5, "first": 0.55, "nearest": 0.6, "all_heads": 0.5}
+        return {"where": "encoder.1.2 from `it`", "accuracy": accuracy, "share": 0.4, "n": 400, **fixed}
+
+    quality = {"bleu": 90.0, "pronoun": 0.95}
+    return {
+        "from_it": head(it), "best": head(best), **quality, "without": without, "without_another": another,
+    }  # fmt: skip
+
+
+def test_l9_holds_where_it_looks_and_the_head_matters() -> None:
+    found = l09_referent.conclude([referent()] * 3, settings("L9"))
+    assert found.status == "holds" and abs(found.effect.mean - 0.2) < 1e-12
+
+
+def test_l9_holds_in_part_where_another_row_knows_better_or_the_head_doesnt_matter() -> None:
+    elsewhere = l09_referent.conclude([referent(best=0.95)] * 3, settings("L9"))
+    assert elsewhere.status == "holds in part" and "a row elsewhere" in elsewhere.sentence
+    idle = l09_referent.conclude([referent(without=0.9)] * 3, settings("L9"))
+    assert idle.status == "holds in part" and "doesn't explain" in idle.sentence
+
+
+def test_l9_fails_where_the_nearest_noun_does_as_well() -> None:
+    assert l09_referent.conclude([referent(it=0.6)] * 3, settings("L9")).status == "fails"
+
+
+# L10
+
+
+def two(one: float, many: float, deep: float) -> Any:
+    names = list(l10_interpretations.sides(settings("L10")))
+    accuracy = dict.fromkeys(names, many) | {names[0]: one, names[-1]: deep}
+    return {
+        "accuracy": accuracy, "each": {name: [0.9, 0.9] for name in names}, "on": {name: [0.5, 0.5] for name in names},
+        "parameters": dict.fromkeys(names, 1000), "rate": {},
+    }  # fmt: skip
+
+
+def test_l10_follows_the_gain_and_what_a_second_layer_does() -> None:
+    for values, status in (
+        ((0.5, 0.95, 0.6), "holds"), ((0.5, 0.95, 0.95), "holds in part"), ((0.95, 0.96, 0.5), "fails"),
+        ((0.1, 0.3, 0.1), "undecided"),
+    ):  # fmt: skip
+        assert l10_interpretations.conclude([two(*values)] * 3, settings("L10")).status == status, values
+
+
+def test_l10s_answers_are_the_symbols_before() -> None:
+    chosen = settings("L10")
+    ids, answers = l10_interpretations.two_questions(chosen, generator(1), 4)
+    near, far = chosen["distances"]
+    at = 10
+    assert (answers[:, at] == ids[:, at - near] * chosen["symbols"] + ids[:, at - far]).all()
+
+
+# L12
+
+
+def law(floor: float = 1.5, a: float = 0.5, b: float = 0.4, noise: float = 0.0) -> Any:
+    chosen = settings("L12")
+    weights = {str(width): 24 * width**2 for width in chosen["widths"]}
+    tokens = [steps * chosen["rows"] * chosen["length"] for steps in chosen["steps"]]
+    loss = {
+        width: {str(n): floor + 20 * size**-a + 60 * n**-b + noise for n in tokens}
+        for width, size in weights.items()
+    }
+    return {"parameters": weights, "tokens": tokens, "loss": loss}
+
+
+def test_l12_holds_for_a_power_law_and_finds_it() -> None:
+    found = l12_scale.conclude([law(noise=0.01), law(), law(noise=-0.01)], settings("L12"))
+    assert found.status == "holds" and found.more["missed"] < 1e-3
+    assert abs(found.more["law"]["a"] - 0.5) < 0.11 and abs(found.more["law"]["b"] - 0.4) < 0.11
+
+
+def test_l12_fails_where_a_step_harms_and_holds_in_part_where_one_brings_nothing() -> None:
+    widths = [str(width) for width in settings("L12")["widths"]]
+    harmed = law()
+    harmed["loss"][widths[-1]] = {n: value + 1 for n, value in harmed["loss"][widths[-2]].items()}
+    assert l12_scale.conclude([harmed] * 3, settings("L12")).status == "fails"
+    idle = law()
+    idle["loss"][widths[-1]] = idle["loss"][widths[-2]]
+    assert l12_scale.conclude([idle] * 3, settings("L12")).status == "holds in part"
+
+
+# L13
+
+
+def labels(gains: dict[str, float]) -> Any:
+    chosen = settings("L13")["labelled"]
+    nothing = {str(n): 0.3 + 0.1 * k for k, n in enumerate(chosen)}
+    pretrained = {n: value + gains.get(n, 0.0) for n, value in nothing.items()}
+    return {
+        "accuracy": {"nothing": nothing, "pretrained": pretrained},
+        "rate": {},
+        "majority": 0.2,
+        "labels": 9,
+    }
+
+
+def test_l13_holds_where_few_labels_are_enough() -> None:
+    found = l13_pretraining.conclude([labels({"16": 0.35, "64": 0.2})] * 3, settings("L13"))
+    assert found.status == "holds" and found.more["worth"] == 64 and abs(found.effect.mean - 0.35) < 1e-12
+
+
+def test_l13_holds_in_part_or_fails_where_it_brings_less() -> None:
+    late = l13_pretraining.conclude([labels({"256": 0.05})] * 3, settings("L13"))
+    assert late.status == "holds in part"
+    none = l13_pretraining.conclude([labels({})] * 3, settings("L13"))
+    assert none.status == "fails" and "saves no labels" in none.sentence

@@ -147,7 +147,7 @@ def compare(
     valid: Data | None = None,
     minutes: float | None = None,
     tokens: int | None = None,
-    seeds: int = 3,
+    seeds: int | Sequence[int] = 3,
     common: Mapping[str, Any] | None = None,
     report: Report = lambda event: None,
     told: Any = lambda line: None,
@@ -164,7 +164,7 @@ def compare(
         valid: held-out data; None: the last tenth.
         minutes: of each run, everything included; or
         tokens: of each run's training.
-        seeds: how many, from 1 on.
+        seeds: how many, from 1 on, or which.
         common: settings that all have, unless a variant sets them otherwise.
         report: told what happens in each run.
         told: told which run it is, as a line.
@@ -178,8 +178,9 @@ def compare(
         raise ConfigError("give a budget, the same for all: either minutes or tokens.")
     if tokens is not None and tokens < 1:
         raise ConfigError(f"tokens={tokens} train nothing; give at least 1.")
-    if not 1 <= seeds <= 100:
+    if isinstance(seeds, int) and not 1 <= seeds <= 100:
         raise ConfigError(f"seeds={seeds} is not allowed; give a whole number from 1 to 100.")
+    numbers = list(range(1, seeds + 1)) if isinstance(seeds, int) else list(seeds)
     chosen, shared = get_task(task), dict(common or {})
     for key in _BUDGET:
         if key in shared:
@@ -190,11 +191,10 @@ def compare(
         "variants": [{**dataclasses.asdict(one), "model": repr(one.model)} for one in variants],
     }  # fmt: skip
     _begin(out, json.loads(json.dumps(asked)))
-    numbers = list(range(1, seeds + 1))
     runs: dict[str, list[dict[str, Any]]] = {one.name: [] for one in variants}
-    for seed in numbers:
+    for place, seed in enumerate(numbers, 1):
         for one in variants:
-            told(f"{one.name}, seed {seed} of {seeds}")
+            told(f"{one.name}, seed {seed} ({place} of {len(numbers)})")
             settings = {**shared, **one.settings, "seed": seed}
             if tokens is not None:
                 size = settings.setdefault("batch_tokens", BATCH_TOKENS)

@@ -58,8 +58,8 @@ def conclude(found: Sequence[Measured], settings: Settings) -> Finding:
     mirrored = max(one["alibi"]["encoder"]["mirrored"] for one in found)
     is_equal, tells = max(blind) < EXACT, min(told) > EXACT
     sentence = (
-        f"without positions the words of an encoder have the same states in any order, to {number(max(blind), 2)} of "
-        f"their size, and with positions they differ by {estimate(told).text()} at least"
+        f"without positions the words of an encoder have the same states in any order, to {number(max(blind), 2)} "
+        f"of their size, and with positions they differ by {estimate(told).text()} at least"
     )
     if not is_equal or not tells:
         sentence = (
@@ -70,8 +70,8 @@ def conclude(found: Sequence[Measured], settings: Settings) -> Finding:
         sentence += f"; but a decoder's mask alone tells the order ({causal.text()} without positions)"
     if mirrored < EXACT:
         sentence += (
-            ", and ALiBi in an encoder can't tell a sentence from its mirror image "
-            f"({number(mirrored, 2)}), since it knows distances alone"
+            f", and ALiBi in an encoder can't tell a sentence from its mirror image ({number(mirrored, 2)}), since "
+            "it knows distances alone"
         )
     if not is_equal or not tells:
         status: Status = "fails"
@@ -94,8 +94,8 @@ def conclude(found: Sequence[Measured], settings: Settings) -> Finding:
     )  # fmt: skip
     return Finding(
         status, f"{sentence}.", estimate(blind),
-        "the largest difference of an encoder's states between two orders, without positions, as a part of "
-        "their size",
+        "the largest difference of an encoder's states between two orders, without positions, as a part of their "
+        "size",
         Figure(
             "How far a word's final state moves when the words are put in another order. Double precision: what lies "
             "at 1e-15 is rounding.", panels,
@@ -111,12 +111,12 @@ CLAIM = Claim(
     question='Is "dog bites man" the same as "man bites dog" to a model without positions?',
     method=(
         "Models with fresh weights, one for each kind of position, read the same words in two orders: three words "
-        "turned round, and twelve shuffled and mirrored. Compared is each word's final state, wherever it stands, in "
-        "an encoder, which sees all words, and in a decoder, which sees those before."
+        "turned round, and twelve shuffled and mirrored. Compared is each word's final state, wherever it stands, "
+        "in an encoder, which sees all words, and in a decoder, which sees those before."
     ),
     refuted_by=(
-        "A difference of more than 1e-6 of the states' size without positions in an encoder, or none with positions. "
-        "Where the claim is true of encoders alone it holds in part."
+        "A difference of more than 1e-6 of the states' size without positions in an encoder, or none with "
+        "positions. Where the claim is true of encoders alone it holds in part."
     ),
     fair=(
         "The models differ in positions alone; parameters are equal but for the learned tables. Nothing is trained."

@@ -12,9 +12,8 @@ from torch.nn import functional as F
 
 from regard.config import ModelConfig, PositionKind
 from regard.lab.claim import Claim, Figure, Finding, Measured, Panel, Report, Series, Settings, Size, Status
-from regard.lab.learning import WorldText, generator, learn
+from regard.lab.learning import WorldText, generator, learn, make, on
 from regard.lab.statistics import difference, estimate
-from regard.models.transformer import build
 
 KINDS: tuple[PositionKind, ...] = ("none", "sinusoidal", "learned", "rotary", "alibi", "t5")
 LOST, WORSE = 0.05, 0.1
@@ -25,6 +24,11 @@ _BACK = 2
 
 def measure(seed: int, settings: Settings, report: Report) -> Measured:
     """Train a decoder of every kind on either task, and measure both at every length."""
+    with on(settings["device"]):
+        return _measure_on(seed, settings, report)
+
+
+def _measure_on(seed: int, settings: Settings, report: Report) -> Measured:
     text = WorldText.draw(seed, train=settings["sentences"], valid=settings["held_out"])
     found: Measured = {"accuracy": {}, "loss": {}, "parameters": {}}
     for kind in KINDS:
@@ -50,7 +54,7 @@ def _model(
 ) -> nn.Module:
     torch.manual_seed(seed)
     symbols = words or settings["symbols"]
-    return build(
+    return make(
         ModelConfig(
             kind="decoder", vocab_size=symbols, width=settings["width"], num_layers=settings["layers"],
             num_heads=settings["heads"], context=settings["lengths"][-1], position=kind, head=head,
@@ -136,9 +140,9 @@ def conclude(found: Sequence[Measured], settings: Settings) -> Finding:
         status = "fails"
     sentence = (
         f"trained on {trained} tokens and read at {far}, sinusoids change their accuracy by "
-        f"{kept['sinusoidal'].text('points', 3, 100)} and their loss by {rise['sinusoidal'].text('nats')}, "
-        f"learned positions by {kept['learned'].text('points', 3, 100)} and {rise['learned'].text('nats')}; "
-        f"what was learned is kept, within {LOST * 100:g} points and {WORSE:g} nats, by "
+        f"{kept['sinusoidal'].text('points', 3, 100)} and their loss by {rise['sinusoidal'].text('nats')}, learned "
+        f"positions by {kept['learned'].text('points', 3, 100)} and {rise['learned'].text('nats')}; what was "
+        f"learned is kept, within {LOST * 100:g} points and {WORSE:g} nats, by "
         f"{', '.join(able) if able else 'no kind'}"
     )
     if status == "undecided":
@@ -165,8 +169,8 @@ def conclude(found: Sequence[Measured], settings: Settings) -> Finding:
         status, f"{sentence}.", kept["sinusoidal"],
         f"accuracy of sinusoidal positions at {far} tokens less that at {trained} (part of the answers)",
         Figure(
-            f"The last {settings['scored']} tokens are scored, the same ones at every length; what changes is "
-            f"how much "
+            f"The last {settings['scored']} tokens are scored, the same ones at every length; what changes is how "
+            "much "
             "stands before them.", panels,
         ),
         {
@@ -185,26 +189,27 @@ CLAIM = Claim(
     question="What is left of a decoder's skill on texts longer than in training, for each kind of position?",
     method=(
         "For every kind of position a decoder learns two things from texts of one length: to say of each symbol "
-        "whether it is the one two places before (exact, guessing gives a half), and to predict the next word "
-        "of the demo's "
-        "world. Then texts grow. Scored are the last tokens, the same ones at every length, so that only what stands "
-        "before them changes. Rows of the learned table beyond the trained length are as they were drawn."
+        "whether it is the one two places before (exact, guessing gives a half), and to predict the next word of "
+        "the demo's world. Then texts grow. Scored are the last tokens, the same ones at every length, so that "
+        "only what stands before them changes. Rows of the learned table beyond the trained length are as they "
+        "were drawn."
     ),
     refuted_by=(
-        "Sinusoids that lose more than 5 points of accuracy and 0.1 nats at four times the trained length and do no "
-        "better than learned positions; or learned positions that lose neither. If sinusoids keep one of the two, or "
-        "lose less than learned ones, it holds in part."
+        "Sinusoids that lose more than 5 points of accuracy and 0.1 nats at four times the trained length and do "
+        "no better than learned positions; or learned positions that lose neither. If sinusoids keep one of the "
+        "two, or lose less than learned ones, it holds in part."
     ),
     fair=(
         "Equal data, order, steps and parameters, but for the tables: learned positions have a row for every "
-        "position, "
-        "T5's a few numbers a head. With sinusoids embeddings are scaled by √D, as in 2017; else words would drown."
+        "position, T5's a few numbers a head. With sinusoids embeddings are scaled by √D, as in 2017; else words "
+        "would drown."
     ),
     tuning="One rate and one number of steps for all kinds, taken as they were; none was tuned for a kind.",
     sizes={
         "laptop": Size(
             3,
             {
+                "device": "cpu",
                 "width": 64, "layers": 2, "heads": 4, "lr": 3e-3, "rows": 16, "trained": 64, "symbols": 16,
                 "lengths": [32, 64, 96, 128, 256, 512], "judged_at": 256, "scored": 16, "test_rows": 64,
                 "task_steps": 400, "text_steps": 300, "sentences": 20_000, "held_out": 2000,
@@ -213,6 +218,7 @@ CLAIM = Claim(
         "gpu": Size(
             5,
             {
+                "device": "auto",
                 "width": 256, "layers": 4, "heads": 8, "lr": 1e-3, "rows": 64, "trained": 128, "symbols": 32,
                 "lengths": [64, 128, 192, 256, 512, 1024, 2048], "judged_at": 512, "scored": 32, "test_rows": 128,
                 "task_steps": 3000, "text_steps": 3000, "sentences": 100_000, "held_out": 6000,
@@ -221,6 +227,7 @@ CLAIM = Claim(
         "smoke": Size(
             2,
             {
+                "device": "cpu",
                 "width": 16, "layers": 1, "heads": 2, "lr": 2e-3, "rows": 4, "trained": 8, "symbols": 4,
                 "lengths": [8, 16, 32], "judged_at": 32, "scored": 4, "test_rows": 8,
                 "task_steps": 3, "text_steps": 3, "sentences": 50, "held_out": 20,

@@ -136,9 +136,8 @@ def conclude(found: Sequence[Measured], settings: Settings) -> Finding:
     sentence = (
         f"memory grows with n to the power of {memory['stored'].text()} where weights are stored, "
         f"{memory['fused'].text()} where they aren't, and {memory['looked at'].text()} where they are looked at all "
-        f"the same: at {last:,} tokens that takes {at('mib', 'looked at', last).text('MiB')}, and the weights "
-        f"alone would "
-        f"take {number(settings['heads'] * last**2 * 4 / _MIB, 4)} MiB; time grows with n to the power of "
+        f"the same: at {last:,} tokens that takes {at('mib', 'looked at', last).text('MiB')}, and the weights alone "
+        f"would take {number(settings['heads'] * last**2 * 4 / _MIB, 4)} MiB; time grows with n to the power of "
         f"{times['fused'].text()} even so"
     )
 
@@ -182,14 +181,14 @@ CLAIM = Claim(
     question="How do memory and time of attention grow with the length: weights stored, not stored, looked at?",
     method=(
         "One causal attention layer in single precision over texts of drawn vectors, by the equation with every "
-        "weight "
-        "stored, by torch's fused kernel, and as the library looks: fused, with queries, keys and one number a row "
-        "kept, then a picture of the whole map and an exact row. Each side is a process of its own; counted is its "
-        "largest size beyond what it was before. The power of n is fitted over the upper half of the lengths."
+        "weight stored, by torch's fused kernel, and as the library looks: fused, with queries, keys and one "
+        "number a row kept, then a picture of the whole map and an exact row. Each side is a process of its own; "
+        "counted is its largest size beyond what it was before. The power of n is fitted over the upper half of "
+        "the lengths."
     ),
     refuted_by=(
-        "A power below 1.7 or above 2.3 with weights stored; or above 1.3 without, or for looking. If one of the two "
-        "grows slowly and the other doesn't, it holds in part."
+        "A power below 1.7 or above 2.3 with weights stored; or above 1.3 without, or for looking. If one of the "
+        "two grows slowly and the other doesn't, it holds in part."
     ),
     fair="All sides attend over the same queries, keys and values, with the same threads; seeds are repetitions.",
     tuning="None: kernels are as they are.",

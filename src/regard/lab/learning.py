@@ -11,20 +11,33 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from regard.config import ModelConfig
 from regard.data.world import World
 from regard.demo import SCENES, SHAPES
+from regard.models.transformer import build
 from regard.training.config import TrainConfig
 from regard.training.optim import make_optimizers, set_learning_rate
+from regard.training.precision import choose_device
 from regard.training.schedule import learning_rate
 
-__all__ = ["WorldText", "generator", "learn"]
+__all__ = ["WorldText", "generator", "learn", "make", "on"]
 
 _END = "<end>"
 
 
+def on(device: str) -> torch.device:
+    """Give the device to make everything on, as a context; "auto" is the accelerator where there is one."""
+    return choose_device(device)
+
+
+def make(config: ModelConfig) -> nn.Module:
+    """Make a model on the device of the context."""
+    return build(config).to(torch.get_default_device())
+
+
 def generator(*key: int) -> torch.Generator:
     """Give a generator that follows from some whole numbers alone."""
-    made = torch.Generator()
+    made = torch.Generator(torch.get_default_device())
     mixed = 0
     for number in key:
         mixed = (mixed * 1_000_003 + number + 1) % 2**63

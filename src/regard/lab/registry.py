@@ -14,8 +14,13 @@ MODULES: Final[dict[str, str]] = {
     "L5": "l05_order",
     "L6": "l06_linear",
     "L7": "l07_length",
+    "L8": "l08_heads",
+    "L9": "l09_referent",
+    "L10": "l10_interpretations",
     "L11": "l11_memory",
-    "L14": "l14_scale",
+    "L12": "l12_scale",
+    "L13": "l13_pretraining",
+    "L14": "l14_softmax",
 }
 """The module of each claim."""
 

@@ -34,8 +34,7 @@ def markdown(folder: Path, beside: Path) -> str:
                 f"![{claim.id}: {result['figure']['caption']}]({figure})",
                 "",
                 f"Effect: {number(result['effect'])}{interval}, {result['effect_of']}; {seeds} seeds. "
-                f"{result['fair']} "
-                f"What would have refuted it: {result['refuted_by']}",
+                f"{result['fair']} What would have refuted it: {result['refuted_by']}",
             ]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)

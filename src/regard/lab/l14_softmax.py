@@ -104,16 +104,15 @@ def conclude(found: Sequence[Measured], settings: Settings) -> Finding:
     keeps = scaled.above(WIDE) and layer.above(WIDE) and plain.below(SATURATED) and worst_sum < 1e-6
     sentence = (
         f"weights sum to one within {number(worst_sum, 2)}; at d = {sizes[-1]:,} dividing by √d keeps "
-        f"{scaled.text('%', 3, 100)} of the entropy of even attention and not dividing "
-        f"{plain.text('%', 3, 100)}, with "
-        f"{ratio.text()} times the gradient"
+        f"{scaled.text('%', 3, 100)} of the entropy of even attention and not dividing {plain.text('%', 3, 100)}, "
+        f"with {ratio.text()} times the gradient"
     )
     status: Status = "holds" if keeps else "fails"
     if keeps and alike.below(SATURATED):
         status = "holds in part"
         sentence += (
-            f"; but that is for vectors that have nothing to do with each other: where the query is one of the keys, "
-            f"the scaled softmax is down to {alike.text('%', 3, 100)} all the same"
+            "; but that is for vectors that have nothing to do with each other: where the query is one of the "
+            f"keys, the scaled softmax is down to {alike.text('%', 3, 100)} all the same"
         )
     panels = tuple(
         Panel(
@@ -153,17 +152,15 @@ CLAIM = Claim(
     said="Softmax turns scores into probabilities; dividing them by √d keeps it from saturating.",
     question="What becomes of the softmax as heads grow, with the division by √d and without it?",
     method=(
-        "Queries and keys of independent normal numbers go through the library's own attention, scaled and not; "
-        "so do "
-        "normal vectors through a layer with fresh weights. Measured are the entropy of the weights, the norm "
-        "of their "
-        "derivative by the scores, and how many rows have decided. Then the other extreme: the query is one of the "
-        "keys, as after training it may nearly be."
+        "Queries and keys of independent normal numbers go through the library's own attention, scaled and not; so "
+        "do normal vectors through a layer with fresh weights. Measured are the entropy of the weights, the norm "
+        "of their derivative by the scores, and how many rows have decided. Then the other extreme: the query is "
+        "one of the keys, as after training it may nearly be."
     ),
     refuted_by=(
         "Weights that don't sum to one; less than 80 % of the entropy of even attention with the scale at the "
-        "largest "
-        "size, or more than 30 % without. If the scale doesn't help where query and key fit, it holds in part."
+        "largest size, or more than 30 % without. If the scale doesn't help where query and key fit, it holds in "
+        "part."
     ),
     fair="Both sides see the same queries and keys; nothing is trained.",
     tuning="None: there is no setting to tune.",
