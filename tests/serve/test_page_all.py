@@ -26,11 +26,13 @@ VIEWS = {
     "long": "#/long?model=writer",
     "runs": "#/runs?run=translator&with=other&new=1",
     "compare": f"#/compare?model=translator&text={TEXT}",
+    "lab": "#/lab?claim=L6",
     "saved": "#/saved",
 }
 SHOWN = {
     "explore": ".found", "overview": ".roles:not([aria-busy=true])", "matrix": '[data-ready="true"]',
     "translate": "g.node", "generate": ".choice", "classify": ".on-text", "fill": ".gap", "embed": ".texts",
+    "lab": "article img",
 }  # fmt: skip
 LOOKS = {"light": ("light", 1280), "dark": ("dark", 1280), "phone": ("light", 390), "narrow": ("dark", 360)}
 FIRST_LOAD = 300_000
@@ -92,7 +94,7 @@ def test_a_view_is_accessible_and_fits(view: str, axe: str, opened: Open) -> Non
     assert not wrong, wrong
 
 
-@pytest.mark.parametrize("view", ["explore", "translate", "classify", "runs"])
+@pytest.mark.parametrize("view", ["explore", "translate", "classify", "runs", "lab"])
 def test_a_view_in_german_is_accessible_on_a_phone(view: str, axe: str, opened: Open) -> None:
     tab = opened(VIEWS[view], language="de", width=390, height=844)
     settle(tab)
@@ -104,7 +106,7 @@ def test_a_view_in_german_is_accessible_on_a_phone(view: str, axe: str, opened: 
 
 
 @pytest.mark.parametrize(
-    "view", ["explore", "translate", "generate", "read", "long", "runs", "compare", "saved"]
+    "view", ["explore", "translate", "generate", "read", "long", "runs", "compare", "lab", "saved"]
 )
 def test_the_first_load_is_small(view: str, browser: Any, server: Server) -> None:
     context = browser.new_context()

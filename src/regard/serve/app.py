@@ -22,7 +22,7 @@ from starlette.types import Scope
 import regard
 from regard.errors import RegardError
 from regard.serve import files as sent
-from regard.serve import looks, reading, runs, saved, writing
+from regard.serve import lab, looks, reading, runs, saved, writing
 from regard.serve.guard import Guard
 from regard.serve.house import House, Missing, Settings, Unkept
 from regard.serve.models import Models
@@ -32,7 +32,7 @@ from regard.serve.work import Busy, Left, Work
 
 __all__ = ["make_app", "page_folder"]
 
-_ROUTERS = (saved.router, looks.router, writing.router, reading.router, runs.router, sent.router)
+_ROUTERS = (saved.router, looks.router, writing.router, reading.router, runs.router, lab.router, sent.router)
 _LEFT = 499  # nobody reads it: the client has gone
 
 

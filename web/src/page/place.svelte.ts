@@ -3,7 +3,7 @@
 import { untrack } from "svelte";
 import { SvelteMap } from "svelte/reactivity";
 
-export const VIEWS = ["explore", "translate", "generate", "read", "long", "runs", "compare", "saved"] as const;
+export const VIEWS = ["explore", "translate", "generate", "read", "long", "runs", "compare", "lab", "saved"] as const;
 export type ViewName = (typeof VIEWS)[number];
 
 /** What is longer is not written into the address. */

@@ -5,7 +5,7 @@ export const en = {
   navigation: "Views",
   views: {
     explore: "Explore", translate: "Translate", generate: "Generate", read: "Read", long: "Long text", runs: "Runs",
-    compare: "Compare", saved: "Saved",
+    compare: "Compare", lab: "Lab", saved: "Saved",
   },
   language: "Language",
   theme: { label: "Theme", auto: "Auto", light: "Light", dark: "Dark" },
@@ -36,7 +36,7 @@ export const de: typeof en = {
   navigation: "Ansichten",
   views: {
     explore: "Erkunden", translate: "Übersetzen", generate: "Schreiben", read: "Lesen", long: "Lange Texte", runs: "Läufe",
-    compare: "Vergleichen", saved: "Gemerkt",
+    compare: "Vergleichen", lab: "Labor", saved: "Gemerkt",
   },
   language: "Sprache",
   theme: { label: "Farben", auto: "Auto", light: "Hell", dark: "Dunkel" },

@@ -3,12 +3,13 @@
 import { house } from "../state.svelte";
 import * as common from "./common";
 import * as explore from "./explore";
+import * as lab from "./lab";
 import * as read from "./read";
 import * as runs from "./runs";
 import * as saved from "./saved";
 import * as write from "./write";
 
-const pages = { common, explore, write, read, runs, saved };
+const pages = { common, explore, write, read, runs, lab, saved };
 type Pages = typeof pages;
 type Catalogue = { [Page in keyof Pages]: Pages[Page]["en"] };
 
