@@ -257,21 +257,41 @@ def test_l9_fails_where_the_nearest_noun_does_as_well() -> None:
 # L10
 
 
-def two(one: float, many: float, deep: float) -> Any:
+def two(one: float, many: float, longer: float, deep: float) -> Any:
     names = list(l10_interpretations.sides(settings("L10")))
-    accuracy = dict.fromkeys(names, many) | {names[0]: one, names[-1]: deep}
+    accuracy = dict.fromkeys(names, many) | {names[0]: one, names[-2]: longer, names[-1]: deep}
     return {
         "accuracy": accuracy, "each": {name: [0.9, 0.9] for name in names}, "on": {name: [0.5, 0.5] for name in names},
         "parameters": dict.fromkeys(names, 1000), "rate": {},
     }  # fmt: skip
 
 
-def test_l10_follows_the_gain_and_what_a_second_layer_does() -> None:
+def test_l10_follows_the_gain_and_what_more_steps_or_a_second_layer_do() -> None:
     for values, status in (
-        ((0.5, 0.95, 0.6), "holds"), ((0.5, 0.95, 0.95), "holds in part"), ((0.95, 0.96, 0.5), "fails"),
-        ((0.1, 0.3, 0.1), "undecided"),
+        ((0.5, 0.95, 0.6, 0.6), "holds"), ((0.5, 0.95, 0.6, 0.95), "holds in part"),
+        ((0.5, 0.95, 0.95, 0.6), "holds in part"), ((0.95, 0.96, 0.95, 0.5), "fails"), ((0.9, 0.3, 0.9, 0.5), "fails"),
+        ((0.1, 0.6, 0.1, 0.1), "undecided"),
     ):  # fmt: skip
         assert l10_interpretations.conclude([two(*values)] * 3, settings("L10")).status == status, values
+
+
+def test_l10_takes_no_wide_interval_for_a_verdict() -> None:
+    found = [two(0.5, many, 0.6, 0.6) for many in (0.45, 0.95, 0.99)]
+    assert l10_interpretations.conclude(found, settings("L10")).status == "undecided", (
+        "the gain may be nothing"
+    )
+    found = [two(0.5, 0.95, 0.6, deep) for deep in (0.5, 0.9, 1.0)]
+    assert l10_interpretations.conclude(found, settings("L10")).status == "holds in part", (
+        "depth may do as well"
+    )
+
+
+def test_l10s_sides_have_equal_parameters() -> None:
+    for size in ("laptop", "gpu"):
+        chosen = find("L10").sizes[size].settings
+        shapes = l10_interpretations.sides(chosen).values()
+        counts = [l10_interpretations.config(chosen, shape).num_parameters() for shape in shapes]
+        assert max(counts) < 1.05 * min(counts), size
 
 
 def test_l10s_answers_are_the_symbols_before() -> None:
