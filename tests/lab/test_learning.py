@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -49,3 +51,10 @@ def test_labels_take_turns_so_that_few_of_them_hold_every_kind() -> None:
     ids, labels = data.parts["train"]
     assert len(data.labels) == 3 and labels[:6].tolist() == [0, 1, 2, 0, 1, 2]
     assert ids.shape == (len(labels), settings["length"]) and labels.bincount().unique().numel() == 1
+
+
+def test_counting_pairs_gives_the_share_of_a_pair() -> None:
+    text = WorldText(("<other>", "a", "b", "c"), torch.tensor([1, 2, 1, 2, 1, 3, 1]), torch.tensor([1]))
+    alone = (2 + 0.5) / (7 + 4 * 0.5)  # b, of seven words and half a one for each of four
+    wanted = -math.log((2 + 2 * alone) / (3 + 2))  # "a b" twice among three pairs that begin with a
+    assert abs(text.pairs(torch.tensor([[3, 1, 2]]), 1) - wanted) < 1e-12

@@ -127,8 +127,9 @@ def lengths(**changes: tuple[float, float]) -> Any:
     return {
         "accuracy": {kind: over(0.95, 0.95 - lost) for kind, (lost, _) in kept.items()},
         "loss": {kind: over(1.5, 1.5 + risen) for kind, (_, risen) in kept.items()},
-        "parameters": dict.fromkeys(kept, 1000),
-    }
+        "parameters": dict.fromkeys(kept, 1000), "pairs": 2.0,
+        "moved": {kind: {"accuracy": 0.9, "loss": 1.6} for kind in kept},
+    }  # fmt: skip
 
 
 def test_l7_holds_where_sinusoids_keep_both_and_learned_positions_neither() -> None:
@@ -153,6 +154,25 @@ def test_l7_is_undecided_where_the_task_was_not_learned() -> None:
     found = lengths()
     found["accuracy"]["sinusoidal"] = dict.fromkeys(found["accuracy"]["sinusoidal"], 0.5)
     assert l07_length.conclude([found] * 3, settings("L7")).status == "undecided"
+
+
+def test_l7_is_undecided_where_counting_pairs_of_words_does_as_well() -> None:
+    found = l07_length.conclude([lengths() | {"pairs": 1.4}] * 3, settings("L7"))
+    assert found.status == "undecided" and "pairs of words" in found.sentence
+
+
+def test_l7_takes_no_wide_interval_for_a_loss() -> None:
+    seeds = [lengths(learned=(lost, 0.0)) for lost in (0.0, 0.02, 0.12)]
+    assert l07_length.conclude(seeds, settings("L7")).status == "undecided", (
+        "learned positions may lose nothing"
+    )
+    seeds = [lengths(sinusoidal=(lost, 3.0), learned=(0.2, 3.0)) for lost in (0.0, 0.1, 0.4)]
+    assert l07_length.conclude(seeds, settings("L7")).status == "undecided", "sinusoids may lose nothing"
+
+
+def test_l7_tells_what_moved_positions_do() -> None:
+    found = l07_length.conclude([lengths()] * 3, settings("L7"))
+    assert abs(found.more["moved"]["accuracy"]["rotary"] + 0.05) < 1e-12 and "-5.00 points" in found.sentence
 
 
 def test_two_back_is_balanced_and_right() -> None:

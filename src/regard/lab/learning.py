@@ -121,3 +121,16 @@ class WorldText:
         """Give windows (rows, length + 1) of the held-out part, evenly spaced."""
         starts = torch.linspace(0, len(self.valid) - length - 1, rows).long()
         return self.valid[starts[:, None] + torch.arange(length + 1)]
+
+    def pairs(self, rows: Tensor, scored: int) -> float:
+        """Give the loss of counting, which learns nothing: nats a word of the last `scored` words of rows.
+
+        A word's probability is the share of its pair among those of the training part that begin with the word before,
+        where two more are counted as the words fall by themselves.
+        """
+        size = len(self.words)
+        single = torch.bincount(self.train, minlength=size).double() + 0.5
+        counts = torch.bincount(self.train[:-1] * size + self.train[1:], minlength=size * size).double()
+        before, word = rows[:, -scored - 1 : -1], rows[:, -scored:]
+        of_pair, of_first = counts[before * size + word], counts.view(size, size).sum(1)[before]
+        return -float(((of_pair + 2 * single[word] / single.sum()) / (of_first + 2)).log().mean())
