@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from regard.lab.l13_pretraining import Sentences
+from regard.lab.l13_pretraining import Sentences, counted
 from regard.lab.learning import WorldText, generator, learn
 from regard.lab.registry import find
 
@@ -58,3 +58,13 @@ def test_counting_pairs_gives_the_share_of_a_pair() -> None:
     alone = (2 + 0.5) / (7 + 4 * 0.5)  # b, of seven words and half a one for each of four
     wanted = -math.log((2 + 2 * alone) / (3 + 2))  # "a b" twice among three pairs that begin with a
     assert abs(text.pairs(torch.tensor([[3, 1, 2]]), 1) - wanted) < 1e-12
+
+
+def test_counting_words_finds_the_kind_of_a_sentence_from_the_labels_alone() -> None:
+    settings = {**find("L13").sizes["smoke"].settings, "kinds": 3, "train": 2000, "valid": 300, "test": 300}
+    data = Sentences(1, settings)
+    few, many = counted(data, 6), counted(data, len(data.parts["train"][0]))
+    assert few < many and many > 0.8
+    ids, labels = data.parts["train"]
+    data.parts["train"] = ids, labels.roll(1)  # every sentence has another's label
+    assert counted(data, len(ids)) < 0.4

@@ -355,13 +355,15 @@ def test_l12_fails_where_a_step_harms_and_holds_in_part_where_one_brings_nothing
 # L13
 
 
-def labels(gains: dict[str, float]) -> Any:
+def labels(gains: dict[str, float], counted: float = 0.3) -> Any:
     chosen = settings("L13")["labelled"]
     nothing = {str(n): 0.3 + 0.1 * k for k, n in enumerate(chosen)}
     pretrained = {n: value + gains.get(n, 0.0) for n, value in nothing.items()}
     return {
         "accuracy": {"nothing": nothing, "pretrained": pretrained},
         "rate": {},
+        "steps": {},
+        "counted": dict.fromkeys(nothing, counted),
         "majority": 0.2,
         "labels": 9,
     }
@@ -373,7 +375,11 @@ def test_l13_holds_where_few_labels_are_enough() -> None:
 
 
 def test_l13_holds_in_part_or_fails_where_it_brings_less() -> None:
+    plain = l13_pretraining.conclude([labels({"16": 0.35, "64": 0.2}, counted=0.7)] * 3, settings("L13"))
+    assert plain.status == "holds in part" and "-5.00 points with 16 labels" in plain.sentence
     late = l13_pretraining.conclude([labels({"256": 0.05})] * 3, settings("L13"))
-    assert late.status == "holds in part"
+    assert late.status == "holds in part" and "saves no labels" in late.sentence
+    soon = l13_pretraining.conclude([labels({"16": 0.15})] * 3, settings("L13"))
+    assert soon.status == "holds" and "with 16 labels it is ahead of nothing with 64" in soon.sentence
     none = l13_pretraining.conclude([labels({})] * 3, settings("L13"))
     assert none.status == "fails" and "saves no labels" in none.sentence
