@@ -383,3 +383,10 @@ def test_l13_holds_in_part_or_fails_where_it_brings_less() -> None:
     assert soon.status == "holds" and "with 16 labels it is ahead of nothing with 64" in soon.sentence
     none = l13_pretraining.conclude([labels({})] * 3, settings("L13"))
     assert none.status == "fails" and "saves no labels" in none.sentence
+
+
+def test_l13_takes_no_wide_interval_for_a_failure() -> None:
+    found = [labels({"16": gain}) for gain in (0.0, 0.2, 0.05)]
+    assert l13_pretraining.conclude(found, settings("L13")).status == "undecided"
+    found = [labels({"16": gain}) for gain in (0.0, 0.01, -0.01)]
+    assert l13_pretraining.conclude(found, settings("L13")).status == "fails"
