@@ -51,7 +51,8 @@ def svg(figure: Mapping[str, Any], *, title: str) -> str:
         columns = min(2, len(panels))
         rows = -(-len(panels) // columns)
         names = [[series["name"] for series in panel["series"]] for panel in panels]
-        shared = len(panels) > 1 and len(names[0]) > 1 and all(one == names[0] for one in names)
+        several = [one for one in names if len(one) > 1]
+        shared = len(several) > 1 and all(one == several[0] for one in several)
         canvas = Canvas(figsize=(5.2 * columns, 3.9 * rows), layout="constrained", facecolor=LIGHT.ground)
         FigureCanvasSVG(canvas)
         places = canvas.subplots(rows, columns, squeeze=False).flatten()
@@ -60,7 +61,7 @@ def svg(figure: Mapping[str, Any], *, title: str) -> str:
         for place in places[len(panels) :]:
             place.set_axis_off()
         if shared:
-            lines, labels = places[0].get_legend_handles_labels()
+            lines, labels = places[names.index(several[0])].get_legend_handles_labels()
             canvas.legend(lines, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
         buffer = io.StringIO()
         canvas.savefig(buffer, format="svg", metadata={"Date": None, "Title": title, "Creator": "regard lab"})

@@ -185,31 +185,23 @@ def conclude(found: Sequence[Measured], settings: Settings) -> Finding:
     elif status == "undecided":
         sentence += "; intervals are too wide to tell"
     marks = ((float(trained), "trained"),)
+    x = tuple(float(n) for n in lengths)
     panels = tuple(
         Panel(
             title, "length of the text (tokens)", unit,
-            tuple(
-                Series(
-                    kind, tuple(float(n) for n in lengths), tuple(estimate(of(what, kind, n)) for n in lengths),
-                    kind == "none",
-                )
-                for kind in KINDS
-            )
-            + floors,
+            (
+                *(Series(kind, x, tuple(estimate(of(what, kind, n)) for n in lengths)) for kind in KINDS),
+                Series("nothing learned: guessing; pairs of words, counted", x, (floor,) * len(x), True),
+            ),
             x_log=True, marks=marks,
         )
-        for what, title, unit, floors in (
+        for what, title, unit, floor in (
             (
-                "accuracy", "Is this symbol the one two places before?",
-                "accuracy (part of the answers; guessing 0.5)", (),
+                "accuracy", "Is this symbol the one two places before?", "accuracy (part of the answers)",
+                estimate([_CHANCE] * len(found)),
             ),
             (
-                "loss", "Sentences of the demo's world", "loss of the last words (nats a word)",
-                (
-                    Series(
-                        "pairs counted", tuple(float(n) for n in lengths), tuple(estimate(pairs) for _ in lengths), True
-                    ),
-                ),
+                "loss", "Sentences of the demo's world", "loss of the last words (nats a word)", estimate(pairs),
             ),
         )
     ) + tuple(
@@ -218,7 +210,7 @@ def conclude(found: Sequence[Measured], settings: Settings) -> Finding:
             (Series("moved less not moved", KINDS, tuple(moved[what][kind] for kind in KINDS)),),
         )
         for what, unit in (
-            ("accuracy", "accuracy gained (part of the answers)"), ("loss", "loss risen (nats a word)"),
+            ("accuracy", "change of accuracy (part of the answers)"), ("loss", "change of loss (nats a word)"),
         )
     )  # fmt: skip
     return Finding(

@@ -203,7 +203,7 @@ def conclude(found: Sequence[Measured], settings: Settings) -> Finding:
     )
     sentence = (
         f"with {fewest} labels pre-training brings {gains[fewest].text('points', 3, 100)} of accuracy, with "
-        f"{counts[-1]} {gains[counts[-1]].text('points', 3, 100)}; {worth}, and it takes as many steps as {steps:g} "
+        f"{counts[-1]} {gains[counts[-1]].text('points', 3, 100)}; {worth}, and it takes as many steps as {steps:.3g} "
         f"fine-tunings; against counting the words of the same labelled sentences it is worth "
         f"{beyond[0].text('points', 3, 100)} with {fewest} labels and {beyond[-1].text('points', 3, 100)} with "
         f"{counts[-1]}"
@@ -216,7 +216,7 @@ def conclude(found: Sequence[Measured], settings: Settings) -> Finding:
             "accuracy (part of the test sentences)",
             (
                 *(Series(label, numbers, tuple(estimate(of(s, n)) for n in counts)) for s, label in SIDES.items()),
-                Series("words counted", numbers, tuple(estimate(words) for words in counting), True),
+                Series("words counted", numbers, tuple(estimate(words) for words in counting)),
                 Series("always the commonest", numbers, guess, True),
             ),
             True,
