@@ -229,8 +229,8 @@ CLAIM = Claim(
     ),
     tuning=(
         "Every side was trained at the same rates, and its better one was chosen on rows that are not measured. The "
-        "first design had no longer training: one head had half of the places right after 400 steps and all of "
-        "them after 2,900 (docs/log.md)."
+        "first design had no longer training: in a trial of one seed, with another loop, one head had half of the "
+        "places right after 400 steps and all of them after 2,900 (docs/log.md)."
     ),
     sizes={
         "laptop": Size(
