@@ -36,8 +36,8 @@ from regard.tasks.score import score
 from regard.tasks.translate import translate
 
 __all__ = [
-    "FROM_IT", "Head", "Picture", "Study", "SwitchedOff", "find_heads", "picture", "question", "study",
-    "telling", "world_seed",
+    "FROM_IT", "Head", "Picture", "Study", "SwitchedOff", "bitext", "find_heads", "picture", "question",
+    "study", "telling", "world_seed",
 ]  # fmt: skip
 
 Told = Callable[[str, float | None], None]
@@ -60,6 +60,16 @@ class _Side:
 
     def pieces(self, word: int) -> tuple[int, ...]:
         return pieces_of(self.spans, self.words[word])
+
+
+def bitext(example: Example, parts: Parts) -> Bitext:
+    """Give an example as the model gets it, with the places of its words and which of them belong together."""
+    config = parts.config
+    assert config.eos_id is not None and config.start is not None
+    source = _side(example.source, example.source_spans, parts.tokenizer)
+    target = _side(example.target, example.target_spans, parts.tokenizer)
+    columns, rows = (_words(example, parts.tokenizer, side) for side in ("source", "target"))
+    return Bitext((*source.ids, config.eos_id), (config.start, *target.ids), columns, rows, example.alignment)
 
 
 def telling(examples: Iterable[Example]) -> list[Example]:
@@ -230,7 +240,7 @@ def study(
     carriers = sorted(of_head.values(), key=_order, reverse=True)[:top]
     report("aligning words", None)
     network: Any = parts.module
-    halves = [[_bitext(example, parts) for example in half] for half in (valid, test)]
+    halves = [[bitext(example, parts) for example in half] for half in (valid, test)]
     aligners, every = find_aligners(network, *halves, pad=parts.config.pad_id or 0, top=top)
 
     def answers() -> dict[str, list[bool]]:
@@ -280,12 +290,6 @@ class _Search:
 
 def _order(found: Survey) -> tuple[float, float, Spot]:
     return found.accuracy, found.share, found.spot
-
-
-def _bitext(example: Example, parts: Parts) -> Bitext:
-    sentence = question(example, parts.tokenizer, parts.config)
-    source, target = (_words(example, parts.tokenizer, side) for side in ("source", "target"))
-    return Bitext(sentence.source, sentence.target, source, target, example.alignment)
 
 
 def _choose(parts: Parts, examples: Sequence[Example]) -> list[bool]:
