@@ -12,6 +12,7 @@ from tests.tiny_data import write_all
 
 from regard.cli import main
 from regard.config import ModelConfig
+from regard.config_recurrent import RecurrentConfig
 from regard.errors import ConfigError
 from regard.lab import compare as module
 from regard.lab.compare import Variant, compare, read_variant, read_variants
@@ -37,6 +38,9 @@ def test_variants_are_presets_settings_or_files(tmp_path: Path) -> None:
     config = ModelConfig(kind="decoder", vocab_size=50, width=16, num_heads=2)
     (tmp_path / "mine.json").write_text(json.dumps({"model": config.to_dict(), "lr": 0.1}))
     assert read_variant(str(tmp_path / "mine.json")) == Variant("mine", config, {"lr": 0.1})
+    gru = RecurrentConfig(kind="decoder", vocab_size=50, width=16, cell="gru")
+    (tmp_path / "gru.json").write_text(json.dumps({"model": gru.to_dict()}))
+    assert read_variant(str(tmp_path / "gru.json")) == Variant("gru", gru, {})
     (tmp_path / "named.json").write_text(json.dumps({"name": "a b", "vocab_size": 300}))
     named = read_variant(str(tmp_path / "named.json"))
     assert named == Variant("a b", None, {"vocab_size": 300}) and named.folder == "a_b"
@@ -59,6 +63,15 @@ def test_variants_are_presets_settings_or_files(tmp_path: Path) -> None:
 def test_what_is_no_variant_is_refused(texts: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         read_variants(texts)
+
+
+def test_a_recurrent_model_stands_beside_a_transformer(data: list[str], tmp_path: Path) -> None:
+    two = [Variant("gru", "gru"), Variant("transformer", None, {"num_heads": 2})]
+    result = compare("generate", two, data, out=tmp_path / "out", tokens=256, seeds=1, common=SMALL)
+    cells = [read_run(tmp_path / "out" / one.folder / "seed-1")["model"].get("cell") for one in two]
+    assert cells == ["gru", None]
+    ours, theirs = (one["parameters"] for one in result["variants"])
+    assert 0 < ours != theirs > 0
 
 
 def test_every_variant_gets_the_same_steps_and_seeds(data: list[str], tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 from regard.bench.common import commit, machine, versions
 from regard.checkpoints.files import atomic_file, read_json, write_json_atomic
 from regard.config import ModelConfig
+from regard.config_recurrent import config_from
 from regard.errors import CheckpointError, ConfigError
 from regard.lab.claim import Figure, Panel, Series
 from regard.lab.drawing import svg
@@ -116,7 +117,7 @@ def read_variant(text: str) -> Variant:
                 values[key] = _value(value)
     model = values.pop("model", None)
     if isinstance(model, dict):
-        model = ModelConfig.from_dict(model)
+        model = config_from(model)
     elif model is not None:
         preset(str(model))
     split_settings({key: value for key, value in values.items() if key not in _RUN})
@@ -275,7 +276,7 @@ def _compared(
     values = tuple(float(one["metrics"][metric]) for one in results)
     others = [float(record["result"]["metrics"][metric]) for record in runs[first]]
     return Compared(
-        variant.name, ModelConfig.from_dict(own[0]["model"]).num_parameters(),
+        variant.name, config_from(own[0]["model"]).num_parameters(),
         {name: estimate([float(one["metrics"][name]) for one in results]) for name in names}, values,
         None if variant.name == first else difference(values, others),
         *(estimate([float(one[name]) for one in results]) for name in ("steps", "seconds", "tokens")),
