@@ -20,6 +20,12 @@ REPO = Path(__file__).resolve().parents[2]
 REPEATED = [name for name in MODULES if find(name).repeats]
 
 
+@pytest.fixture(autouse=True)
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no curves of the trainings, which nobody looks at here."""
+    monkeypatch.setattr("regard.tasks.ending.draw_curves", lambda *_, **__: None)
+
+
 @pytest.mark.parametrize("claim", claims(), ids=lambda claim: claim.id)
 def test_a_claim_says_what_it_must(claim: Claim) -> None:
     assert find(claim.id) is claim and find(claim.id.lower()) is claim

@@ -11,6 +11,10 @@ from regard.lab.claim import Claim
 __all__ = ["MODULES", "claims", "find"]
 
 MODULES: Final[dict[str, str]] = {
+    "L1": "l01_parallel",
+    "L2": "l02_distance",
+    "L3": "l03_bottleneck",
+    "L4": "l04_alignment",
     "L5": "l05_order",
     "L6": "l06_linear",
     "L7": "l07_length",
