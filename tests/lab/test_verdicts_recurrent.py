@@ -81,6 +81,11 @@ def test_l1_fails_where_no_recurrence_is_slower() -> None:
     assert l01_parallel.conclude([times(rnn=0.9, others=0.8)] * 3, settings("L1")).status == "fails"
 
 
+def test_l1_is_undecided_where_seeds_differ() -> None:
+    seeds = [times(rnn=ratio, others=ratio) for ratio in (0.7, 1.6, 0.6)]
+    assert l01_parallel.conclude(seeds, settings("L1")).status == "undecided"
+
+
 # L2
 
 
@@ -130,6 +135,13 @@ def test_l2_fails_where_nothing_is_forgotten_and_is_undecided_where_nothing_was_
     assert l02_distance.conclude([found] * 3, settings("L2")).status == "undecided"
 
 
+def test_l2_is_undecided_where_a_loss_is_neither_shown_nor_ruled_out() -> None:
+    keep = dict.fromkeys(l02_distance.RECURRENT, 1.0)
+    seeds = [recall(keep, **dict.fromkeys(l02_distance.RECURRENT, far)) for far in (0.5, 0.95, 0.9)]
+    found = l02_distance.conclude(seeds, settings("L2"))
+    assert found.status == "undecided" and found.more[l02_distance.ANY]["status"] == "undecided"
+
+
 @pytest.mark.parametrize("test", [False, True])
 def test_l2_asks_about_a_thing_that_occurs_once(test: bool) -> None:
     chosen = settings("L2")
@@ -167,6 +179,12 @@ def test_l3_follows_the_gain_and_its_growth_with_the_length() -> None:
         found = l03_bottleneck.conclude([fifths(one, attention)] * 3, settings("L3"))
         assert found.status == status and said in found.sentence, (one, status)
         assert "on made up," in found.sentence
+
+
+def test_l3_is_undecided_where_seeds_differ() -> None:
+    seeds = [fifths([20.0] * 5, [20.0] * 4 + [long]) for long in (18.0, 26.0, 21.0)]
+    found = l03_bottleneck.conclude(seeds, settings("L3"))
+    assert found.status == "undecided" and "seeds differ too much" in found.sentence
 
 
 def test_l3_cuts_all_texts_into_fifths_by_their_words() -> None:
@@ -227,6 +245,11 @@ def test_l4_holds_in_part_where_one_does_and_fails_where_neither_does() -> None:
     one = l04_alignment.conclude([aligned(gru=0.4)] * 3, settings("L4"))
     assert one.status == "holds in part" and one.sentence.endswith("not shown to align: GRU's attention.")
     assert l04_alignment.conclude([aligned(gru=0.4, best=0.33)] * 3, settings("L4")).status == "fails"
+
+
+def test_l4_is_undecided_where_seeds_differ() -> None:
+    seeds = [aligned(gru=error, best=error) for error in (0.1, 0.5, 0.3)]
+    assert l04_alignment.conclude(seeds, settings("L4")).status == "undecided"
 
 
 def test_l4_knows_what_one_link_a_word_can_reach() -> None:

@@ -24,6 +24,8 @@ CELLS: dict[str, Cell] = {"RNN": "rnn", "LSTM": "lstm", "GRU": "gru"}
 ATTENDING = "GRU with attention"
 BESIDE = {**dict.fromkeys(CELLS, READER), ATTENDING: WRITER}
 """What each recurrent model is compared with."""
+LITTLE = 1.1
+"""How many times the Transformer's time must be shown to be out of reach before a model is said not to be slower."""
 
 
 def configurations(settings: Settings) -> dict[str, ModelConfig]:
@@ -133,7 +135,7 @@ def conclude(found: Sequence[Measured], settings: Settings) -> Finding:
     rises = {name: difference(ratio(name, far), ratio(name, short)) for name in BESIDE}
     slow = [name for name in BESIDE if times[name].above(1)]
     rising = [name for name in slow if rises[name].above(0)]
-    status: Status = "fails"
+    status: Status = "fails" if all(one.below(LITTLE) for one in times.values()) else "undecided"
     if slow:
         status = "holds" if len(rising) == len(BESIDE) else "holds in part"
 
@@ -210,8 +212,9 @@ CLAIM = Claim(
         "optimizer's part, which knows no length, is left out."
     ),
     refuted_by=(
-        "No recurrent model whose token costs more than the Transformer's at the judged length. If only "
-        "some cost more, or the surplus isn't larger there than in the shortest texts, it holds in part."
+        "Recurrent models that are all shown to take less than 1.1 times the Transformer's time for a token "
+        "at the judged length; with wider intervals it is undecided. If only some are shown to take more, "
+        "or a surplus isn't shown to be larger there than in the shortest texts, it holds in part."
     ),
     fair=(
         "Equal weights, within a hundredth or so: widths are chosen for it. Equal layers, tokens of a "
