@@ -140,7 +140,7 @@ def conclude(found: Sequence[Measured], settings: Settings) -> Finding:
         status = "holds" if len(rising) == len(BESIDE) else "holds in part"
 
     def listed(length: int) -> str:
-        return ", ".join(f"{name} {estimate(ratio(name, length)).text('times')}" for name in BESIDE)
+        return ", ".join(f"{name} {estimate(ratio(name, length)).text()}" for name in BESIDE)
 
     where = sorted({one["device"] for one in found})
     threads = sorted({one["threads"] for one in found})
@@ -148,8 +148,8 @@ def conclude(found: Sequence[Measured], settings: Settings) -> Finding:
     if where == ["cpu"]:
         machine = f"a processor with {' or '.join(map(str, threads))} thread{'s' if threads != [1] else ''}"
     sentence = (
-        f"on {machine}, a training token of a text of {far:,} costs, against a Transformer of as many weights, "
-        f"{listed(far)}; at {short:,} tokens {listed(short)}"
+        f"on {machine}, a training token of a text of {far:,} takes so many times as long as in a Transformer of as "
+        f"many weights: {listed(far)}; at {short:,} tokens {listed(short)}"
     )
     rest = [name for name in BESIDE if name not in slow]
     if rest and slow:
@@ -181,20 +181,21 @@ def conclude(found: Sequence[Measured], settings: Settings) -> Finding:
             tuple(series(name, ratio) for name in BESIDE), True, True,
         ),
     )  # fmt: skip
-    worst = max(BESIDE, key=lambda name: times[name].mean)
+    least = min(BESIDE, key=lambda name: times[name].mean)
     everywhere: dict[str, dict[str, Estimate]] = {
         name: {str(n): estimate(ratio(name, n)) for n in lines[name]} for name in BESIDE
     }
     return Finding(
-        status, f"{sentence}.", times["LSTM"],
-        f"time of an LSTM's training token against the Transformer's, at {far:,} tokens (times)",
+        status, f"{sentence}.", times[least],
+        f"time of a training token of the quickest recurrent model ({least}) against the Transformer's, at {far:,} "
+        "tokens (times)",
         Figure(
             f"Forward and backward over batches of {number(settings['tokens'], 6)} tokens, whatever the length: "
             "short texts come many at once, long ones few.", panels,
         ),
         {
             "ratio": {name: {n: one.mean for n, one in values.items()} for name, values in everywhere.items()},
-            "slowest": worst, "slow": slow, "rising": rising, "parameters": found[0]["parameters"],
+            "quickest": least, "slow": slow, "rising": rising, "parameters": found[0]["parameters"],
         },
     )  # fmt: skip
 

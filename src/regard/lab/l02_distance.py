@@ -202,8 +202,8 @@ def conclude(found: Sequence[Measured], settings: Settings) -> Finding:
     how = {"holds": "so it is diluted", "holds in part": "so it is in part", "fails": "so it isn't shown to be diluted",
            "undecided": "which decides nothing"}  # fmt: skip
     sentence = (
-        f"asked at word {far} for word 1, where {FIRST} is ever asked for, right answers are {told[FIRST].listed()}: "
-        f"{how[each[0]]}; where {ANY} may be asked for, {told[ANY].listed()}: {how[each[1]]}"
+        f"asked at word {far} for word 1, where nothing else is ever asked for, right are {told[FIRST].listed()}: "
+        f"{how[each[0]]}; where any other might be, {told[ANY].listed()}: {how[each[1]]}"
     )
     lead = difference(*(told[ANY].accuracy[name][far] for name in ("LSTM with attention", "LSTM")))
     x = tuple(float(n) for n in lengths)

@@ -14,7 +14,7 @@ from regard.look.alignment import Bitext, find_aligners
 from regard.runs import load_parts
 
 GRU, TRANSFORMER = "GRU's attention", "Transformer's best head"
-UNIFORM, DIAGONAL, FLOOR = "a word at random", "the diagonal", "the best one link a word allows"
+UNIFORM, DIAGONAL, FLOOR = "a word at random", "the diagonal", "one link a word at best"
 LEAST = 0.05
 """How much lower than the diagonal's an error rate must be to count as an alignment."""
 
