@@ -11,8 +11,8 @@ import pytest
 
 from regard.errors import ConfigError
 from regard.lab.claim import SIZES, Claim, Status
+from regard.lab.kept import COMMITTED, read_result
 from regard.lab.registry import MODULES, claims, find
-from regard.lab.results import COMMITTED, read_result
 from regard.lab.runner import run
 from regard.lab.table import BEGIN, END, markdown, put_table
 

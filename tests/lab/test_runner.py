@@ -10,7 +10,7 @@ from tests.lab.trial import measure, trial
 
 from regard.errors import CheckpointError, ConfigError, DataError, TrainingError
 from regard.lab.claim import Measured, Report, Settings
-from regard.lab.results import read_result
+from regard.lab.kept import read_result
 from regard.lab.runner import run, run_all
 
 

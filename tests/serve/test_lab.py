@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from regard.lab.results import COMMITTED
+from regard.lab.kept import COMMITTED
 from regard.serve.app import make_app
 from regard.serve.house import Settings
 

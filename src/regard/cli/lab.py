@@ -97,8 +97,8 @@ def _measure(output: Output, names: list[str], size: str, seeds: int | None, out
 
 def _list(output: Output, names: list[str], out: Path | None, document: Path | None) -> None:
     """Show verdicts; claims that are named are shown in full."""
+    from regard.lab.kept import COMMITTED, read_result
     from regard.lab.registry import claims, find
-    from regard.lab.results import COMMITTED, read_result
     from regard.lab.table import put_table
 
     folder = COMMITTED if out is None else out

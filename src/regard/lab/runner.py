@@ -15,8 +15,9 @@ from regard.checkpoints.files import atomic_file, write_json_atomic
 from regard.errors import CheckpointError, ConfigError, suggest
 from regard.lab.claim import Claim, Report
 from regard.lab.drawing import svg
+from regard.lab.kept import read_result
 from regard.lab.page import page
-from regard.lab.results import assemble, check_finite, read_result, read_seed, write_seed
+from regard.lab.results import assemble, check_finite, read_seed, write_seed
 
 __all__ = ["Outcome", "default_out", "run", "run_all", "write"]
 

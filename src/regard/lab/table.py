@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from regard.errors import DataError
+from regard.lab.kept import read_result
 from regard.lab.registry import claims
-from regard.lab.results import read_result
 from regard.lab.statistics import number
 
 __all__ = ["BEGIN", "END", "markdown", "put_table"]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 from starlette.responses import Response
 
-from regard.lab.results import COMMITTED, read_result
+from regard.lab.kept import COMMITTED, read_result
 from regard.serve.house import House, Missing, Shared
 from regard.serve.plain import Plain
 
