@@ -82,6 +82,30 @@ def test_whole_texts(position: str, changes: dict[str, Any]) -> None:
         assert_close(found[mask], net.hidden(ids, key_mask=mask)[mask], **TOLERANCE)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"head_size": 64},
+        {"head_size": 128, "num_kv_heads": 1, "attention_softcap": 2.0},
+        {"head_size": 64, "window": 100, "global_layers": (1,), "rotary_window_base": 100.0},
+    ],
+    ids=lambda changes: "-".join(map(str, changes)),
+)
+@pytest.mark.parametrize("position", ["rotary", "t5"])
+def test_heads_that_are_multiplied_in_pairs(position: str, changes: dict[str, Any]) -> None:
+    if position == "t5":
+        changes = {name: value for name, value in changes.items() if "rotary" not in name}
+    exact = fresh(f"decoder/{position}/rmsnorm/pre", **LONG, **changes)
+    net = fresh(f"decoder/{position}/rmsnorm/pre", **LONG, **changes).bfloat16()
+    found, single = scores(net)[:, 189:], scores(exact)[:, 189:]
+    with use_kernel("reference" if "attention_softcap" in changes else "fused"):
+        theirs = scores(net)[:, 189:]
+        assert relative(found, theirs) < 0.03
+        assert (
+            relative(found, single) < 1.2 * relative(theirs, single) + 1e-3
+        )  # no farther from single precision
+
+
 def test_one_token_after_many_is_as_all_at_once() -> None:
     net = fresh("decoder/rotary/rmsnorm/pre", **LONG)
     ids = torch.stack(rows(301))

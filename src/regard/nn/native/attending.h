@@ -1,6 +1,6 @@
 /* Attention of a pass: what its instructions say, one query at a time or, where a text has many new tokens, 192 of them
- * by 128 keys, with the softmax carried along the keys as in FlashAttention (arXiv:2205.14135, algorithm 1). All is in
- * single precision, whatever keys and values are kept in.
+ * by 128 keys, with the softmax carried along the keys as in FlashAttention (arXiv:2205.14135, algorithm 1). Where keys
+ * and values are kept in bfloat16, such queries and weights are rounded to it too; else all is in single precision.
  */
 #include <math.h>
 #include <string.h>
@@ -179,9 +179,9 @@ static void mix_rows(const float *const *row, const float *panel, int64_t step, 
 }
 
 /* Scores of one query become weights, blank outside [low, high); the largest and the total of what came before are kept,
- * and the sums of values with them. All scores of the slots from s on. */
+ * and the sums of values with them. `scores` are of the slots from s on; weights take their place, or go to `weights`. */
 static void soften(const Instruction *i, float *scores, int64_t s, int64_t wide, int64_t low, int64_t high,
-                   const uint8_t *allowed, const float *bias, float *most, float *total, float *sums, int64_t width) {
+                   const uint8_t *allowed, const float *bias, float *most, float *total, float *sums, int64_t width, half *weights) {
     __m512 best = set(-INFINITY), part = _mm512_setzero_ps();
     for (int64_t j = 0; j < wide; j += LANES) {
         __mmask16 some = lanes(high - s - j < 0 ? 0 : high - s - j) & ~lanes(low - s - j < 0 ? 0 : low - s - j);
@@ -205,7 +205,8 @@ static void soften(const Instruction *i, float *scores, int64_t s, int64_t wide,
         __m512 x = _mm512_loadu_ps(scores + j);
         __mmask16 some = _mm512_cmp_ps_mask(x, set(-INFINITY), _CMP_NEQ_UQ);
         x = _mm512_maskz_mov_ps(some, exponential(_mm512_sub_ps(x, set(*most))));
-        _mm512_storeu_ps(scores + j, x);
+        if (weights) _mm256_storeu_si256((__m256i *)(weights + j), (__m256i)_mm512_cvtneps_pbh(x));
+        else _mm512_storeu_ps(scores + j, x);
         part = _mm512_add_ps(part, x);
     }
     *total += _mm512_reduce_add_ps(part);
@@ -231,32 +232,79 @@ static void lay_slots_out(const Instruction *i, const char *keys, const char *va
         }
 }
 
+/* The same as pairs of bfloat16, keys along the size, (SLOTS / 64, size / 2, 64), and values along the slots, (size / 64,
+ * SLOTS / 2, 64). */
+static void lay_pairs_out(const Instruction *i, const half *keys, const half *values, const uint8_t *allowed, int64_t s,
+                          int64_t count, pair *near, pair *far) {
+    const Cache *c = i->cache;
+    const half *place[LANES];
+    for (int64_t j = 0; j < count; j += LANES) {
+        for (int64_t n = 0; n < LANES; n++)
+            place[n] = j + n < count && (!allowed || allowed[s + j + n]) ? keys + (s + j + n - c->first) * c->slot_step : 0;
+        for (int64_t k = 0; k < i->size / 2; k += LANES) {
+            __m512i some[LANES];
+            for (int n = 0; n < LANES; n++) some[n] = place[n] ? _mm512_loadu_si512(place[n] + 2 * k) : _mm512_setzero_si512();
+            turn(some);
+            pair *to = near + (j / PANEL * i->size / 2 + k) * PANEL + j % PANEL;
+            for (int n = 0; n < LANES; n++) _mm512_storeu_si512(to + n * PANEL, some[n]);
+        }
+        for (int n = 0; n < LANES; n += 2)
+            for (int64_t k = 0; k < i->size; k += LANES) {
+                __m512i both[2];
+                for (int m = 0; m < 2; m++)
+                    both[m] = !place[n + m] ? _mm512_setzero_si512()
+                        : _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(values + (place[n + m] - keys) + k)));
+                pair *to = far + (k / PANEL * SLOTS / 2 + (j + n) / 2) * PANEL + k % PANEL;
+                _mm512_storeu_si512(to, _mm512_or_si512(both[0], _mm512_slli_epi32(both[1], 16)));
+            }
+    }
+}
+
 /* Mix values for up to ROWS queries (rows, width) of a head that are `ready`, from the text's t-th on; `out` are theirs. */
 static void mix_many(const Instruction *i, const Pass *pass, const float *queries, int64_t fresh, int64_t t, int64_t rows,
                      const char *keys, const char *values, const uint8_t *allowed, const float *bias, float *out) {
     int64_t width = (i->size + LANES - 1) / LANES * LANES, low = run_of(i, pass, fresh, t).low;
     int64_t high = run_of(i, pass, fresh, t + rows - 1).high;
+    int in_pairs = i->cache->is_half && i->size % PANEL == 0;
     float near[width * SLOTS], far[SLOTS * width], sums[ROWS * width], scores[GROUP * SLOTS], most[ROWS], total[ROWS];
+    half weights[GROUP * SLOTS], rounded_queries[in_pairs ? ROWS * width : 1];
+    for (int64_t k = 0; in_pairs && k < rows * width; k += LANES)
+        _mm256_storeu_si256((__m256i *)(rounded_queries + k), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(queries + k)));
     memset(sums, 0, sizeof sums);
     for (int64_t r = 0; r < ROWS; r++) most[r] = -INFINITY, total[r] = 0;
     for (int64_t s = low; s < high; s += SLOTS) {
         int64_t count = high - s < SLOTS ? high - s : SLOTS;
-        lay_slots_out(i, keys, values, allowed, s, count, width, near, far);
+        if (in_pairs) lay_pairs_out(i, (const half *)keys, (const half *)values, allowed, s, count, (pair *)near, (pair *)far);
+        else lay_slots_out(i, keys, values, allowed, s, count, width, near, far);
         for (int64_t r = 0; r < rows; r += GROUP) {
             int64_t last = r + GROUP < rows ? r + GROUP : rows, end = run_of(i, pass, fresh, t + last - 1).high - s;
             const float *row[GROUP];
+            const pair *pairs[GROUP];
             if (end <= 0 || run_of(i, pass, fresh, t + r).low >= s + count) continue;
             end = ((end < count ? end : count) + LANES - 1) / LANES * LANES;
-            for (int64_t n = 0; n < GROUP; n++) row[n] = queries + (r + n < rows ? r + n : rows - 1) * width;
-            memset(scores, 0, sizeof scores);
-            mix_rows(row, near, SLOTS, i->size, end, scores, SLOTS);
+            for (int64_t n = 0; n < GROUP; n++) {
+                int64_t at = (r + n < rows ? r + n : rows - 1) * width;
+                row[n] = queries + at, pairs[n] = (const pair *)(rounded_queries + (in_pairs ? at : 0));
+            }
+            if (!in_pairs) {
+                memset(scores, 0, sizeof scores);
+                mix_rows(row, near, SLOTS, i->size, end, scores, SLOTS);
+            }
+            for (int64_t c = 0; in_pairs && c < end; c += PANEL)
+                tile(pairs, 1, (pair *)near + c * i->size / 2, i->size / 2, scores + c, SLOTS, 0);
             for (int64_t n = r; n < last; n++) {
                 Run run = run_of(i, pass, fresh, t + n);
                 soften(i, scores + (n - r) * SLOTS, s, end, run.low, run.high, allowed,
-                       bias ? bias + n * i->view->bias_columns : 0, most + n, total + n, sums + n * width, width);
+                       bias ? bias + n * i->view->bias_columns : 0, most + n, total + n, sums + n * width, width,
+                       in_pairs ? weights + (n - r) * SLOTS : 0);
             }
-            for (int64_t n = 0; n < GROUP; n++) row[n] = scores + n * SLOTS;
-            mix_rows(row, far, width, end, width, sums + r * width, width);
+            for (int64_t n = 0; n < GROUP; n++) { /* behind the last row there are no weights: its own again */
+                int64_t at = (r + n < last ? n : last - r - 1) * SLOTS;
+                row[n] = scores + at, pairs[n] = (const pair *)(weights + at);
+            }
+            if (!in_pairs) mix_rows(row, far, width, end, width, sums + r * width, width);
+            for (int64_t k = 0; in_pairs && k < width; k += PANEL)
+                tile(pairs, 1, (pair *)far + k * SLOTS / 2, end / 2, sums + r * width + k, width, 1);
         }
     }
     for (int64_t r = 0; r < rows; r++)
