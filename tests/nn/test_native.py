@@ -208,3 +208,32 @@ def test_it_is_compiled_once_and_only_for_this_user(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
     (tmp_path / "regard").write_text("a file in the way")
     assert asked(XDG_CACHE_HOME=str(tmp_path)) == "True"
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(32, 16), (768, 2304), (37, 19), (1, 40), (100, 3), (5, 33)])
+def test_a_transposed_matrix_is_rounded_as_torch_does(rows: int, columns: int) -> None:
+    if native.load("turning") is None:
+        pytest.skip("no C compiler, or a processor without AVX-512 BF16 and VNNI")
+    stored = torch.randn(rows, columns)
+    stored[0, 0], stored[-1, -1] = float("nan"), float("inf")
+    found = native.half_of_turned(stored.t())
+    expected = stored.t().bfloat16().contiguous()
+    if rows == 1 or columns == 1:
+        assert found is None  # nothing is transposed there
+        return
+    assert found is not None and found.is_contiguous()
+    assert torch.equal(found.isnan(), expected.isnan())
+    assert torch.equal(found.nan_to_num(7.0), expected.nan_to_num(7.0))
+
+
+def test_what_is_no_transposed_matrix_is_left_to_torch() -> None:
+    x = torch.randn(8, 6)
+    for other in (
+        x,
+        x.double().t(),
+        x.bfloat16().t(),
+        torch.randn(2, 3, 4).mT,
+        x[:, ::2].t(),
+        x.t().requires_grad_(),
+    ):
+        assert native.half_of_turned(other) is None

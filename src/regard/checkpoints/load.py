@@ -19,7 +19,7 @@ from regard.checkpoints.configs import read_config, write_config
 from regard.checkpoints.families import FAMILIES
 from regard.checkpoints.files import read_json, save_tensors, write_json_atomic
 from regard.checkpoints.misspelt import near_name
-from regard.checkpoints.placing import NoDraws, assign, check_when_used
+from regard.checkpoints.placing import NoDraws, assign, check_when_used, laid_out
 from regard.checkpoints.sentences import save_sentence_settings, sentence_settings
 from regard.checkpoints.shards import Weights
 from regard.checkpoints.tables import Bound, Family, Head, Settings, bind
@@ -136,8 +136,7 @@ def load_model(
                          "those are used.")  # fmt: skip
                 continue
             for name, tensor in zip(row.ours, ours, strict=True):
-                there = tensor.to(device, wanted)
-                placed[id(own[name])] = there if there is tensor else there.contiguous()
+                placed[id(own[name])] = laid_out(tensor, device, wanted)
                 sources[id(own[name])] = " and ".join(row.theirs)
     assign(module, placed)
     check_when_used(module, {sources[key]: tensor for key, tensor in placed.items()}, folder, warn)

@@ -13,8 +13,9 @@ from torch.utils.hooks import RemovableHandle
 
 from regard.checkpoints.files import is_finite
 from regard.checkpoints.header import listed
+from regard.nn.native import half_of_turned
 
-__all__ = ["NoDraws", "assign", "check_when_used"]
+__all__ = ["NoDraws", "assign", "check_when_used", "laid_out"]
 
 
 class NoDraws(TorchFunctionMode):
@@ -27,6 +28,15 @@ class NoDraws(TorchFunctionMode):
         if getattr(func, "__module__", None) == nn.init.__name__:
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
         return func(*args, **kwargs)
+
+
+def laid_out(tensor: Tensor, device: str | torch.device, dtype: torch.dtype) -> Tensor:
+    """Give a tensor on a device, in a type: itself where it is so already, else a copy whose rows lie one by one."""
+    is_half = torch.device(device).type == "cpu" and dtype == torch.bfloat16
+    if is_half and (turned := half_of_turned(tensor)) is not None:
+        return turned
+    there = tensor.to(device, dtype)
+    return there if there is tensor else there.contiguous()
 
 
 def check_when_used(

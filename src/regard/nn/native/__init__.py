@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import forward_ad
 
-__all__ = ["is_free", "load", "log_sum_exp", "long_attention"]
+__all__ = ["half_of_turned", "is_free", "load", "log_sum_exp", "long_attention"]
 
 _FLAGS = (
     "-O3 -fPIC -std=c11 -fopenmp -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mavx512vnni -mfma"
@@ -69,6 +69,26 @@ def log_sum_exp(x: Float[Tensor, "... V"]) -> Float[Tensor, "..."]:
     numbers = (out.numel(), x.shape[-1], torch.get_num_threads())
     library.log_sum_exp(
         ctypes.c_void_p(x.data_ptr()), ctypes.c_void_p(out.data_ptr()), *map(ctypes.c_int64, numbers)
+    )
+    return out
+
+
+def half_of_turned(x: Float[Tensor, "N K"]) -> Float[Tensor, "N K"] | None:
+    """Give a transposed matrix in bfloat16 with its rows one by one: in a quarter of torch's time.
+
+    None where it isn't one, or there is no kernel.
+    """
+    if x.ndim != 2 or x.dtype != torch.float32 or x.device.type != "cpu":
+        return None
+    if x.is_contiguous() or not x.t().is_contiguous() or x.requires_grad or type(x) is not Tensor:
+        return None
+    library = load("turning") if is_free() else None
+    if library is None:
+        return None
+    out = torch.empty(x.shape, dtype=torch.bfloat16, device="cpu")
+    sizes = (x.shape[1], x.shape[0], torch.get_num_threads())
+    library.turned(
+        ctypes.c_void_p(x.data_ptr()), ctypes.c_void_p(out.data_ptr()), *map(ctypes.c_int64, sizes)
     )
     return out
 
