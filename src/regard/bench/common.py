@@ -24,7 +24,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from regard.errors import CheckpointError, ConfigError
+from regard.errors import CheckpointError, ConfigError, DataError
 
 Report = Callable[[str], None]
 SOURCE = Path(__file__).resolve().parents[2]
@@ -248,6 +248,30 @@ def regard_json(*words: object, threads: int | None = None) -> tuple[float, dict
     seconds, printed = run_process(line, threads=threads)
     found: dict[str, Any] = json.loads(printed)
     return seconds, found
+
+
+def put_between(path: Path, marks: tuple[str, str], text: str) -> bool:
+    """Put a text between two marks of a document; gives whether that changed anything.
+
+    Raises:
+        DataError: the document can't be read or written, or has no marks.
+    """
+    try:
+        whole = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from error
+    before, begin, rest = whole.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
+    if not begin or not end:
+        raise DataError(f"{path} has no place for the results: a line {marks[0]}, and one {marks[1]}.")
+    made = f"{before}{begin}\n\n{text}\n\n{end}{after}"
+    if made == whole:
+        return False
+    try:
+        path.write_text(made, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path} can't be written: {error.strerror or error}") from error
+    return True
 
 
 def machine() -> dict[str, Any]:

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from regard.bench.common import best_side, is_met, read_result
+from regard.bench.common import best_side, is_met, put_between, read_result
 from regard.bench.registry import COMPARISONS
-from regard.errors import DataError
 
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 
@@ -97,22 +96,7 @@ def put_table(path: Path, folder: Path) -> bool:
     Raises:
         DataError: the document can't be read or written, or has no marks.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from error
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise DataError(f"{path} has no place for a table: a line {BEGIN}, and one {END}.")
-    made = f"{before}{BEGIN}\n\n{markdown(last_results(folder))}\n\n{END}{after}"
-    if made == text:
-        return False
-    try:
-        path.write_text(made, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path} can't be written: {error.strerror or error}") from error
-    return True
+    return put_between(path, (BEGIN, END), markdown(last_results(folder)))
 
 
 def _number(value: float | None) -> str:

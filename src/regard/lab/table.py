@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from regard.errors import DataError
+from regard.bench.common import put_between
 from regard.lab.kept import read_result
 from regard.lab.registry import claims
 from regard.lab.statistics import number
@@ -46,19 +46,4 @@ def put_table(path: Path, folder: Path) -> bool:
     Raises:
         DataError: the document can't be read or written, or has no marks.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from error
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise DataError(f"{path} has no place for the results: a line {BEGIN}, and one {END}.")
-    made = f"{before}{BEGIN}\n\n{markdown(folder, path.resolve().parent)}\n\n{END}{after}"
-    if made == text:
-        return False
-    try:
-        path.write_text(made, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path} can't be written: {error.strerror or error}") from error
-    return True
+    return put_between(path, (BEGIN, END), markdown(folder, path.resolve().parent))
